@@ -1,0 +1,1 @@
+"""A virtual kubelet for nodes with GPUs that do not exist."""
