@@ -1,0 +1,301 @@
+"""What a user may write in `spec`.
+
+Pydantic models are the source of the CRD's schema. A field that reaches the pod has no default
+here: unset stays unset, and the operator resolves it once, when it makes a revision. So neither a
+new field nor a changed default can restart a running model.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+QuantizationMethod = Literal[
+    "auto",
+    "none",
+    "gptq",
+    "awq",
+    "marlin",
+    "exl2",
+    "compressed-tensors",
+    "bitsandbytes",
+    "bitsandbytes-nf4",
+    "bitsandbytes-fp4",
+    "eetq",
+    "fp8",
+]
+KvCacheDtype = Literal["fp8_e4m3fn", "fp8_e5m2"]
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Quantity = Annotated[
+    str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")
+]
+Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+Count = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class Part(BaseModel):
+    """Base of every part of the object: camelCase outside, frozen inside."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+
+
+class SecretKeyRef(Part):
+    """A key of a Secret in the object's own namespace; the operator never reads it."""
+
+    name: Name = Field(description="Name of a Secret in the same namespace.")
+    key: Name = Field(description="Key within the Secret.")
+
+
+class ModelCache(Part):
+    """Where downloaded weights are kept."""
+
+    claim_name: Name = Field(
+        description="PersistentVolumeClaim in the same namespace, used as the Hub cache."
+    )
+
+
+class Model(Part):
+    """Which model is served and where its files come from."""
+
+    id: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        ),
+    ] = Field(description="Hub id, e.g. meta-llama/Llama-3.1-8B-Instruct.")
+    revision: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Branch, tag or commit of the model repository."
+    )
+    path: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+        None,
+        description="Directory of the complete model inside the claim cache.claimName; then nothing"
+        " is downloaded.",
+    )
+    cache: ModelCache | None = None
+    token_secret_ref: SecretKeyRef | None = Field(
+        None, description="Hub token for a gated model; mounted into the pod as HF_TOKEN."
+    )
+    trust_remote_code: bool | None = Field(
+        None, description="Let the model repository run its own Python code. Unset means false."
+    )
+    config: dict[str, Any] | None = Field(
+        None,
+        description="The fields of the model's config.json (quantization_config included), for"
+        " clusters that cannot reach the Hub and for private models.",
+    )
+
+
+class QuantizationSpec(Part):
+    """How weights and KV cache are stored on the GPU."""
+
+    method: QuantizationMethod | None = Field(
+        None,
+        description="Unset or auto: what the checkpoint is, else the best quality that fits.",
+    )
+    kv_cache_dtype: KvCacheDtype | None = Field(
+        None, description="Store the KV cache in 8 bit; unset keeps 16 bit."
+    )
+
+
+class EnvVar(Part):
+    """An environment variable of the engine, from an allow-list of names."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    value: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class RopeScaling(Part):
+    """Stretching of the position embeddings."""
+
+    type: Literal["linear", "dynamic"]
+    factor: Annotated[float, Field(gt=0, le=1024)]
+
+
+class LoraAdapter(Part):
+    """A LoRA adapter loaded beside the base model."""
+
+    id: Annotated[
+        str,
+        Field(
+            max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
+        ),
+    ] = Field(description="Hub id of the adapter.")
+    revision: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9._/-]+$")] | None = None
+
+
+class Runtime(Part):
+    """The engine, its image and its options. Options left unset keep the engine's own default."""
+
+    name: Literal["tgi"] | None = Field(None, description="Engine; unset means tgi.")
+    image: (
+        Annotated[
+            str,
+            Field(
+                min_length=1, max_length=500, pattern=r"^[^\s@:]+(:[0-9]+/[^\s@:]+)?([:@][^\s]+)?$"
+            ),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Full image reference; wins over version. Name version too if the tag"
+        " does not say it.",
+    )
+    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", max_length=32)] | None = (
+        Field(None, description="Engine version, e.g. 3.3.7.")
+    )
+    image_pull_secrets: Annotated[list[Name], Field(max_length=8)] | None = None
+    dtype: Literal["float16", "bfloat16"] | None = Field(
+        None, description="16-bit type of an unquantized model."
+    )
+    cuda_graphs: (
+        Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=64)] | None
+    ) = Field(
+        None, description="Batch sizes with a captured CUDA graph; an empty list turns them off."
+    )
+    speculate: Annotated[int, Field(ge=1, le=16)] | None = Field(
+        None, description="Tokens to speculate per step (Medusa heads or n-gram)."
+    )
+    prefix_caching: bool | None = None
+    prefill_chunking: bool | None = None
+    attention: Literal["paged", "flashdecoding", "flashinfer"] | None = None
+    cuda_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_batch_prefill_tokens: Tokens | None = None
+    max_batch_size: Count | None = None
+    max_waiting_tokens: Count | None = None
+    waiting_served_ratio: Annotated[float, Field(ge=0, le=1000)] | None = None
+    max_best_of: Count | None = None
+    max_stop_sequences: Count | None = None
+    max_top_n_tokens: Count | None = None
+    max_client_batch_size: Count | None = None
+    payload_limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+        None, description="Largest request body, in bytes."
+    )
+    validation_workers: Annotated[int, Field(ge=1, le=64)] | None = None
+    rope_scaling: RopeScaling | None = None
+    lora_adapters: Annotated[list[LoraAdapter], Field(max_length=32)] | None = None
+    disable_grammar_support: bool | None = None
+    enable_prefill_logprobs: bool | None = None
+    disable_custom_kernels: bool | None = None
+    api_key_secret_ref: SecretKeyRef | None = Field(
+        None,
+        description="Requests must carry this key as a bearer token. TGI prints it in its log.",
+    )
+    env: Annotated[list[EnvVar], Field(max_length=32)] | None = None
+
+
+class GpuSpec(Part):
+    """Which GPUs may be used."""
+
+    resource_name: (
+        Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None
+    ) = Field(None, description="Extended resource to ask for; unset means nvidia.com/gpu.")
+    products: (
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=63)]], Field(max_length=16)]
+        | None
+    ) = Field(None, description="Values of the node label nvidia.com/gpu.product that may be used.")
+    memory: Quantity | None = Field(
+        None, description="Memory of one GPU, for nodes without GPU-feature labels, e.g. 24Gi."
+    )
+
+
+class Parallelism(Part):
+    """How one replica is spread over GPUs."""
+
+    tensor: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="Tensor-parallel degree = GPUs per replica; unset or auto: planned."
+    )
+
+
+class Limits(Part):
+    """What one replica promises to its clients; memory is planned for it."""
+
+    max_input_tokens: Tokens | None = None
+    max_total_tokens: Tokens | None = Field(None, description="Input plus generated tokens.")
+    max_concurrent_requests: Count | None = Field(
+        None, description="Requests running or waiting in one replica; above it they get 429."
+    )
+
+
+class Resources(Part):
+    """CPU, memory and ephemeral storage of one replica. GPUs come from the plan."""
+
+    requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] | None = None
+    limits: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] | None = None
+
+
+class Toleration(Part):
+    """As in a pod."""
+
+    key: Annotated[str, Field(max_length=316)] | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: Annotated[str, Field(max_length=63)] | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+
+
+class TopologySpread(Part):
+    """As in a pod; the label selector is the operator's."""
+
+    max_skew: Annotated[int, Field(ge=1, le=100)]
+    topology_key: Annotated[str, Field(min_length=1, max_length=316)]
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"]
+
+
+class Scheduling(Part):
+    """Where pods may run, on top of the GPU products of the plan."""
+
+    node_selector: (
+        Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None
+    ) = None
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
+    affinity: dict[str, Any] | None = Field(None, description="As in a pod.")
+    priority_class_name: Name | None = None
+    topology_spread: Annotated[list[TopologySpread], Field(max_length=8)] | None = None
+
+
+class Rollout(Part):
+    """How a change reaches running pods."""
+
+    drain_seconds: Annotated[int, Field(ge=1, le=3600)] | None = Field(
+        None,
+        description="How long requests in flight may take to finish when a pod goes. Unset: 90.",
+    )
+
+
+class LLMDeploymentSpec(Part):
+    """A model to serve."""
+
+    model: Model
+    quantization: QuantizationSpec | None = None
+    runtime: Runtime | None = None
+    gpu: GpuSpec | None = None
+    parallelism: Parallelism | None = None
+    limits: Limits | None = None
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    resources: Resources | None = None
+    scheduling: Scheduling | None = None
+    rollout: Rollout | None = None
+
+
+NOT_IN_POD = ("replicas",)
+"""Top-level fields that never reach a pod; of `rollout` only drainSeconds does."""
+
+
+def user_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
+    """What the user set of all that reaches the pod, as JSON: the identity of a revision.
+
+    Unset fields and empty objects are left out, so an unset field and a field that did not exist
+    when a revision was recorded are the same.
+    """
+    raw = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=set(NOT_IN_POD))
+    rollout = raw.pop("rollout", {})
+    if "drainSeconds" in rollout:
+        raw["rollout"] = {"drainSeconds": rollout["drainSeconds"]}
+    return {key: value for key, value in raw.items() if value != {}}

@@ -1,0 +1,162 @@
+"""The nouns that planner and engines share: a model's shape, a quantization, a card, a plan.
+
+Frozen facts without behaviour beyond arithmetic on themselves. Bytes are bytes, MiB says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Bytes = int
+
+
+@dataclass(frozen=True)
+class Moe:
+    """Mixture of experts. `first_dense` leading layers (and `dense_layers`) have a plain MLP."""
+
+    experts: int
+    intermediate_size: int
+    experts_per_token: int = 1
+    shared_intermediate_size: int = 0
+    first_dense: int = 0
+    dense_layers: tuple[int, ...] = ()
+    expert_bias: bool = False
+
+
+@dataclass(frozen=True)
+class Mla:
+    """Multi-head latent attention (DeepSeek): ranks and head parts."""
+
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Dimensions of a decoder-only model, as config.json gives them with the type's defaults.
+
+    `windows`: one entry per layer, tokens that the layer keeps in its KV cache (None = all).
+    """
+
+    model_type: str
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    tied_embeddings: bool
+    max_position_embeddings: int | None = None
+    dtype: str = "bfloat16"
+    moe: Moe | None = None
+    mla: Mla | None = None
+    windows: tuple[int | None, ...] = ()
+    options: dict[str, object] = field(default_factory=dict, hash=False)
+    """Fields of config.json that only one family's formula reads (attention_bias, alibi, ...)."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How weights are stored. `group_size` None = one group per row (or not applicable).
+
+    `on_the_fly`: the engine makes it from a 16-bit checkpoint while it loads.
+    """
+
+    method: str
+    bits: int
+    group_size: int | None = None
+    desc_act: bool = False
+    symmetric: bool = True
+    on_the_fly: bool = False
+    detail: dict[str, object] = field(default_factory=dict, hash=False)
+    """The checkpoint's own quantization_config, for what only one method needs."""
+
+
+NONE = Quantization("none", 16)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A card: what its node label says, and the memory that a program sees."""
+
+    product: str
+    memory_mib: int
+    compute_capability: tuple[int, int] | None
+    bandwidth_gbs: float | None = None
+    fp16_tflops: float | None = None
+    resource: str = "nvidia.com/gpu"
+
+    @property
+    def memory_bytes(self) -> Bytes:
+        return self.memory_mib << 20
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A tensor-parallel degree that cannot be, and why."""
+
+    tensor_parallel: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an engine cannot run something, and which wish is at fault."""
+
+    about: Literal["tensorParallel", "quantization", "kvCacheDtype", "model", "gpu", "version"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One way to run a model, offered to an engine for its verdict."""
+
+    shape: ModelShape
+    quantization: Quantization
+    gpu: Gpu
+    tensor_parallel: int
+    version: tuple[int, int, int]
+    kv_cache_dtype: str | None = None
+    speculate: int | None = None
+    dtype: str | None = None
+    custom_attention: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one replica runs and why it fits. Also the answer when nothing fits (`fits` False).
+
+    `products`: GPU products on which this plan holds, empty when the user gave memory by hand.
+    `weight_bytes` is the whole model, the `_per_gpu` figures one shard; all in bytes.
+    `kv_bytes_per_token` is over all shards, `kv_cache_tokens` what the replica can hold.
+    """
+
+    gpu: Gpu | None
+    products: tuple[str, ...]
+    quantization: Quantization
+    kv_cache_dtype: str | None
+    tensor_parallel: int | None
+    minimum_tensor_parallel: int | None
+    recommended_tensor_parallel: int | None
+    rejected: tuple[Rejected, ...]
+    weight_bytes: Bytes
+    weight_source: str
+    weight_bytes_per_gpu: Bytes
+    kv_bytes_per_token: Bytes
+    kv_bytes_per_token_per_gpu: Bytes
+    kv_cache_tokens: int
+    overhead_bytes_per_gpu: Bytes
+    budget_bytes_per_gpu: Bytes
+    max_input_tokens: int
+    max_total_tokens: int
+    max_batch_prefill_tokens: int
+    max_concurrent_requests: int
+    max_concurrent_sequences: int
+    fits: bool
+    message: str
+    ways_out: tuple[str, ...] = ()
