@@ -1,0 +1,190 @@
+"""Slim copies of watched objects: just what decisions and status need.
+
+A pod or node becomes a frozen fact of a few hundred bytes; objects that are compared with what we
+want (ReplicaSet, Service, PodDisruptionBudget) and the LLMDeployment keep their fields as a dict
+without managed fields.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_operator.api import names
+from llm_operator.kube.store import Entry, Key
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFact:
+    """State of one container: `state` is waiting, running or terminated, `reason` as kubelet says.
+
+    `message` and `exit_code` are those of the last termination: now, or before a back-off.
+    """
+
+    state: str
+    reason: str
+    message: str
+    exit_code: int | None
+    ended_reason: str
+    restarts: int
+    started: bool
+    waiting_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodFact:
+    """One pod of ours."""
+
+    name: str
+    revision: str
+    created: str
+    phase: str
+    reason: str
+    message: str
+    ready: bool
+    deleting: bool
+    node: str
+    scheduled: bool
+    unschedulable: str
+    container: ContainerFact | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFact:
+    """A node as a home for pods: its GPU labels and what it can give."""
+
+    name: str
+    product: str
+    memory_mib: int | None
+    compute_capability: tuple[int, int] | None
+    allocatable: tuple[tuple[str, int], ...]
+    ready: bool
+    schedulable: bool
+
+
+def entry(body: Object) -> Entry:
+    """The slim copy of any watched object, with its place and its owner (by our label)."""
+    metadata = body["metadata"]
+    kind = sys.intern(str(body["kind"]))
+    namespace = sys.intern(metadata.get("namespace") or "")
+    owner: Key | None = None
+    fact: Any
+    if kind == names.KIND:
+        owner = Key(namespace, metadata["name"])
+        fact = _object(body)
+    else:
+        label = (metadata.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
+        owner = Key(namespace, sys.intern(label)) if label and namespace else None
+        if kind == "Pod":
+            fact = pod(body)
+        elif kind == "Node":
+            fact = node(body)
+        else:
+            fact = _object(body)
+    return Entry(
+        kind=kind,
+        namespace=namespace,
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        owner=owner,
+        fact=fact,
+    )
+
+
+def controller_uid(body: Object) -> str | None:
+    """Uid of the controlling owner, if there is one."""
+    for reference in body["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            return str(reference["uid"])
+    return None
+
+
+def pod(body: Object) -> PodFact:
+    """What matters of a pod. Its engine is its only, or first, container."""
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled", {})
+    statuses = status.get("containerStatuses") or ()
+    return PodFact(
+        name=metadata["name"],
+        revision=sys.intern((metadata.get("labels") or {}).get(names.LABEL_REVISION, "")),
+        created=metadata.get("creationTimestamp") or "",
+        phase=sys.intern(status.get("phase") or "Pending"),
+        reason=status.get("reason") or "",
+        message=(status.get("message") or "")[:1024],
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        deleting="deletionTimestamp" in metadata,
+        node=sys.intern(spec.get("nodeName") or ""),
+        scheduled=scheduled.get("status") == "True",
+        unschedulable=(scheduled.get("message") or "")[:1024]
+        if scheduled.get("reason") == "Unschedulable"
+        else "",
+        container=container(statuses[0]) if statuses else None,
+    )
+
+
+def container(status: Object) -> ContainerFact:
+    """The state of one container, with how it last ended."""
+    state = status.get("state") or {}
+    name = next(iter(state), "waiting")
+    now = state.get(name) or {}
+    ended = now if name == "terminated" else (status.get("lastState") or {}).get("terminated") or {}
+    return ContainerFact(
+        state=sys.intern(name),
+        reason=sys.intern(now.get("reason") or ""),
+        message=(ended.get("message") or "")[-2048:],
+        exit_code=ended.get("exitCode"),
+        ended_reason=sys.intern(ended.get("reason") or ""),
+        restarts=status.get("restartCount") or 0,
+        started=bool(status.get("started")),
+        waiting_message=(now.get("message") or "")[:512] if name == "waiting" else "",
+    )
+
+
+def node(body: Object) -> NodeFact:
+    """What matters of a node. GPU figures are those of GPU feature discovery's labels."""
+    labels = body["metadata"].get("labels") or {}
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    major = _number(labels.get("nvidia.com/gpu.compute.major"))
+    minor = _number(labels.get("nvidia.com/gpu.compute.minor"))
+    conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    allocatable = status.get("allocatable") or {}
+    return NodeFact(
+        name=body["metadata"]["name"],
+        product=labels.get("nvidia.com/gpu.product", ""),
+        memory_mib=_number(labels.get("nvidia.com/gpu.memory")),
+        compute_capability=(major, minor) if major is not None and minor is not None else None,
+        allocatable=tuple(
+            (sys.intern(name), count)
+            for name, value in sorted(allocatable.items())
+            if "/" in name and (count := _number(value))
+        ),
+        ready=conditions.get("Ready") == "True",
+        schedulable=not spec.get("unschedulable"),
+    )
+
+
+def _number(text: object) -> int | None:
+    return int(text) if isinstance(text, str) and text.isdigit() else None
+
+
+def _object(body: Object) -> dict[str, Any]:
+    metadata = {
+        key: value
+        for key, value in body["metadata"].items()
+        if key not in ("managedFields", "selfLink")
+    }
+    annotations = metadata.get("annotations")
+    if annotations:
+        metadata["annotations"] = {
+            key: value
+            for key, value in annotations.items()
+            if key != "kubectl.kubernetes.io/last-applied-configuration"
+        }
+    rest = {key: value for key, value in body.items() if key not in ("metadata", "kind")}
+    return {"kind": body["kind"], "metadata": metadata, **rest}
