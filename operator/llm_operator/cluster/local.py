@@ -1,0 +1,355 @@
+"""`LocalCluster`: a real Kubernetes control plane on this machine, with simulated GPU nodes.
+
+The handle that users, the CLI and tests hold. It starts a supervisor, reads what the supervisor
+tells, and sends signals; it owns no process itself, so any number of handles may exist, in any
+process. Blocking throughout: call it from a thread where an event loop runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import binaries, controlplane, network, state, supervisor
+from .audit import AuditLog
+from .controlplane import Files
+from .errors import ClusterError
+
+Progress = Callable[[str], None]
+
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 20.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Process:
+    """What one of the cluster's programs uses. Memory is resident bytes, time is CPU seconds."""
+
+    name: str
+    pid: int
+    resident_bytes: int
+    cpu_seconds: float
+    starts: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a cluster is. `phase` is Stopped, Starting, Ready or Failed."""
+
+    name: str
+    phase: str
+    message: str
+    ports: Mapping[str, int]
+    processes: tuple[Process, ...]
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """A cluster by name. Make it with `start` or `connect`."""
+
+    name: str
+    state_dir: Path
+
+    @classmethod
+    def start(
+        cls,
+        name: str = "default",
+        *,
+        nodes: str | None = None,
+        state_dir: Path | None = None,
+        fleet_args: Sequence[str] = (),
+        die_with: int | None = None,
+        api_port: int = 0,
+        proxy_port: int = 0,
+        progress: Progress = lambda _: None,
+    ) -> LocalCluster:
+        """Start a fresh cluster and return once it is ready.
+
+        `nodes` are the simulated nodes, as "a100=4x8,l4=2x1" (kind = nodes x GPUs); None runs no
+        fleet. `fleet_args` go to the fleet as they are. With `die_with`, the cluster ends when
+        that process does. Ports are on 127.0.0.1; 0 takes a free one. The first start on a machine
+        may download or build programs for minutes, which `progress` is told. Raises ClusterError,
+        leaving nothing running.
+        """
+        programs = binaries.need(*binaries.CLUSTER_PROGRAMS, progress=progress)
+        root = (state_dir or default_state_dir(name)).resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        with state.lock(root):
+            _clear(root)
+        cluster = cls(name, root)
+        cluster.files.logs.mkdir()
+        plan = supervisor.Plan(
+            id=secrets.token_hex(8),
+            root=str(root),
+            programs={program: str(path) for program, path in programs.items()},
+            fleet=_fleet_command(cluster.files, nodes, fleet_args) if nodes else (),
+            nodes=_count(nodes) if nodes else 0,
+            api_port=api_port,
+            proxy_port=proxy_port,
+            die_with=die_with,
+        )
+        supervisor.launch(plan, _environment())
+        try:
+            cluster._wait_until_ready(progress)
+        except BaseException:
+            cluster.stop(keep_files=True)
+            raise
+        return cluster
+
+    @classmethod
+    def connect(cls, name: str = "default", *, state_dir: Path | None = None) -> LocalCluster:
+        """A handle on a cluster that runs. Raises ClusterError if there is none."""
+        root = (state_dir or default_state_dir(name)).resolve()
+        if not state.is_running(root):
+            raise ClusterError(
+                f"no local cluster {name!r} is running: `llm-operator up` starts one"
+            )
+        return cls(name, root)
+
+    @property
+    def files(self) -> Files:
+        """Where the cluster keeps its things."""
+        return Files(self.state_dir)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """An administrator's kubeconfig for programs on the host."""
+        return self.files.kubeconfig
+
+    @property
+    def kubeconfig_inside(self) -> Path:
+        """An administrator's kubeconfig for programs started with `run_inside`."""
+        return self.files.kubeconfig_inside
+
+    @property
+    def audit_log(self) -> AuditLog:
+        """Every request that the API server answered."""
+        return AuditLog(self.files.audit_log)
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """Ports on the host's 127.0.0.1: `api`, and `proxy` (see proxy_url)."""
+        return self._state().ports
+
+    @property
+    def proxy_url(self) -> str:
+        """An HTTP proxy for the host, e.g. for `curl -x`: it knows Services as `name.namespace`."""
+        return f"http://127.0.0.1:{self.ports['proxy']}"
+
+    def stop(self, *, keep_files: bool = False) -> None:
+        """End every process of the cluster and remove its directory. Does nothing if it is gone."""
+        current = state.read(self.state_dir)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while state.is_running(self.state_dir):
+            current = state.read(self.state_dir) or current
+            overdue = time.monotonic() > deadline
+            if current:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(current.pid, signal.SIGKILL if overdue else signal.SIGTERM)
+            time.sleep(_POLL_S)
+        if current:  # what a killed supervisor could not end
+            supervisor.end_members(current.id)
+        if not keep_files:
+            shutil.rmtree(self.state_dir, ignore_errors=True)
+
+    def status(self) -> Status:
+        """How the cluster is at this moment."""
+        current = state.read(self.state_dir)
+        if current is None or not state.is_running(self.state_dir):
+            message = current.message if current else ""
+            return Status(self.name, "Stopped", message, {}, ())
+        return Status(
+            self.name,
+            current.phase,
+            current.message,
+            current.ports,
+            tuple(self._processes(current)),
+        )
+
+    def processes(self) -> dict[str, Process]:
+        """The cluster's programs by component name, the supervisor included."""
+        return {process.name: process for process in self._processes(self._state())}
+
+    def run_inside(
+        self, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, **popen: Any
+    ) -> subprocess.Popen[Any]:
+        """Start a program in the cluster's namespace; `popen` goes to subprocess.Popen.
+
+        It sees the present environment, KUBECONFIG, the cluster's programs on PATH, and `env` over
+        these. The caller ends it; stopping the cluster ends it too.
+        """
+        current = self._state()
+        command = network.enter_command(current.pid, current.user_namespace)
+        return subprocess.Popen(
+            [*command, *map(str, argv)], env=self._environment_inside(current, env or {}), **popen
+        )
+
+    def kubectl(self, *arguments: str, input: str | None = None) -> str:
+        """Run kubectl on the host as administrator and return what it prints.
+
+        Raises ClusterError with what it complains of where it fails.
+        """
+        done = subprocess.run(
+            [self.program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments],
+            input=input,
+            text=True,
+            capture_output=True,
+            env={**os.environ, "KUBECACHEDIR": str(self.files.config / "kubectl-cache")},
+        )
+        if done.returncode != 0:
+            raise ClusterError(done.stderr.strip())
+        return done.stdout
+
+    def program(self, name: str) -> Path:
+        """The path of kubectl, helm or another program; helm may have to be built first."""
+        return binaries.need(name)[name]
+
+    def service_account_kubeconfig(
+        self, namespace: str, name: str, *, inside: bool = True, path: Path | None = None
+    ) -> Path:
+        """Write a kubeconfig with a day's token of a ServiceAccount, and return its path."""
+        token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h")
+        server = controlplane.API_URL if inside else f"https://127.0.0.1:{self.ports['api']}"
+        where = "inside" if inside else "host"
+        target = path or self.state_dir / f"{namespace}-{name}-{where}.kubeconfig"
+        text = controlplane.kubeconfig(server, self.files.ca.read_bytes(), name, token.strip())
+        controlplane.write_private(target, text)
+        return target
+
+    def logs(self, component: str) -> str:
+        """What a component has printed since the cluster was started."""
+        try:
+            return (self.files.logs / f"{component}.log").read_text(errors="replace")
+        except FileNotFoundError:
+            known = ", ".join(sorted(path.stem for path in self.files.logs.glob("*.log")))
+            raise ClusterError(f"no component {component!r}; there are: {known}") from None
+
+    def restart(self, component: str, *, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a component by a signal (SIGKILL for a crash) and return once it runs again."""
+        before = self._pid(component)
+        os.kill(before, number)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while self._state().pids[component] == before:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{component} did not end within {_STOP_TIMEOUT_S:.0f} s")
+            time.sleep(_POLL_S)
+
+    def pause(self, component: str) -> None:
+        """Stop a component's clock (SIGSTOP): its connections stay open and nothing answers."""
+        os.kill(self._pid(component), signal.SIGSTOP)
+
+    def resume(self, component: str) -> None:
+        """Let a paused component go on."""
+        os.kill(self._pid(component), signal.SIGCONT)
+
+    @contextmanager
+    def paused(self, component: str) -> Iterator[None]:
+        """A component is paused within this block."""
+        self.pause(component)
+        try:
+            yield
+        finally:
+            self.resume(component)
+
+    def _wait_until_ready(self, progress: Progress) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        told = ""
+        while True:
+            current = state.read(self.state_dir)
+            if current and current.phase == state.READY:
+                return
+            if current and current.phase == state.FAILED:
+                raise ClusterError(current.message)
+            if not state.is_running(self.state_dir):
+                said = (self.state_dir / "supervisor.log").read_text(errors="replace").strip()
+                raise ClusterError(f"the supervisor ended: {said or 'it says nothing'}")
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"not ready after {_START_TIMEOUT_S:.0f} s: see {self.files.logs}"
+                )
+            if current and current.message != told:
+                told = current.message
+                progress(told)
+            time.sleep(_POLL_S)
+
+    def _state(self) -> state.State:
+        current = state.read(self.state_dir)
+        if current is None or not state.is_running(self.state_dir):
+            raise ClusterError(f"the local cluster {self.name!r} is not running")
+        return current
+
+    def _pid(self, component: str) -> int:
+        pids = self._state().pids
+        if component not in pids:
+            raise ClusterError(f"no component {component!r}; there are: {', '.join(pids)}")
+        return pids[component]
+
+    def _processes(self, current: state.State) -> Iterator[Process]:
+        page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+        for name, pid in {"supervisor": current.pid, **current.pids}.items():
+            try:
+                resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                # Fields 14 and 15 (utime, stime) of proc(5); the name before them may have blanks.
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            cpu = (int(fields[11]) + int(fields[12])) / tick
+            yield Process(name, pid, resident * page, cpu, current.starts.get(name, 1))
+
+    def _environment_inside(self, current: state.State, extra: Mapping[str, str]) -> dict[str, str]:
+        env = _environment()
+        env |= {"KUBECONFIG": str(self.kubeconfig_inside), state.MARK: current.id}
+        tools = dict.fromkeys(
+            str(path.parent) for path in binaries.need("etcd", "kubectl").values()
+        )
+        env["PATH"] = os.pathsep.join([*tools, env.get("PATH", os.defpath)])
+        return {**env, **extra}
+
+
+def default_state_dir(name: str) -> Path:
+    """Where the cluster of this name lives unless told otherwise (XDG base directories)."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "llm-operator" / name
+
+
+def _environment() -> dict[str, str]:
+    """The present environment, able to import this package wherever it was imported from."""
+    package_root = str(Path(__file__).resolve().parents[2])
+    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _clear(root: Path) -> None:
+    """Remove what an earlier cluster left, but the lock, which is held while this runs."""
+    for entry in root.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "supervisor.lock":
+            entry.unlink()
+
+
+def _fleet_command(files: Files, nodes: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    kubeconfig = files.component_kubeconfig(controlplane.FLEET)
+    module = "llm_operator.cluster.fleet"
+    command = (sys.executable, "-m", module, f"--kubeconfig={kubeconfig}", f"--nodes={nodes}")
+    return (*command, *arguments)
+
+
+def _count(nodes: str) -> int:
+    """How many nodes "a100=4x8,l4=2x1" asks for. ClusterError if it cannot be read."""
+    try:
+        return sum(int(part.partition("=")[2].partition("x")[0]) for part in nodes.split(","))
+    except ValueError:
+        raise ClusterError(f'nodes are written as "a100=4x8,l4=2x1", not {nodes!r}') from None
