@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_operator.api import names
+from llm_operator.facts.cluster import NodeFact, PodFact
 from llm_operator.kube.store import Key, Store
-from llm_operator.observe.facts import NodeFact, PodFact, controller_uid
+from llm_operator.observe.slim import controller_uid
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""Pods and nodes, reduced to a few hundred bytes each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFact:
+    """State of one container: `state` is waiting, running or terminated, `reason` as kubelet says.
+
+    `message` and `exit_code` are those of the last termination: now, or before a back-off.
+    """
+
+    state: str
+    reason: str
+    message: str
+    exit_code: int | None
+    ended_reason: str
+    restarts: int
+    started: bool
+    waiting_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodFact:
+    """One pod of ours."""
+
+    name: str
+    revision: str
+    created: str
+    phase: str
+    reason: str
+    message: str
+    ready: bool
+    deleting: bool
+    node: str
+    scheduled: bool
+    unschedulable: str
+    container: ContainerFact | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFact:
+    """A node as a home for pods: its GPU labels and what it can give."""
+
+    name: str
+    product: str
+    memory_mib: int | None
+    compute_capability: tuple[int, int] | None
+    allocatable: tuple[tuple[str, int], ...]
+    ready: bool
+    schedulable: bool

@@ -1,0 +1,128 @@
+"""The whole status of one object, and which Events its change is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from llm_operator.api.status import (
+    Condition,
+    FailureStatus,
+    LLMDeploymentStatus,
+    PlanStatus,
+    QuantizationStatus,
+    RejectedStatus,
+    RevisionStatus,
+)
+from llm_operator.runtimes.terms import Plan
+from llm_operator.status import conditions as judge
+from llm_operator.status.situation import Situation
+
+MAX_FAILURES = 8
+"""More would only repeat the same cause; the count is in the message."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An Event to publish."""
+
+    warning: bool
+    reason: str
+    note: str
+
+
+def summarise(situation: Situation, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The status to write, as JSON. `previous` is the status there is; `now` RFC 3339 UTC."""
+    causes = judge.failures(situation)
+    judged = judge.verdict(situation, causes)
+    before = _previous_conditions(previous)
+    wanted = situation.wanted
+    status = LLMDeploymentStatus(
+        observed_generation=situation.generation,
+        conditions=judge.conditions(situation, judged, before, now),
+        replicas=sum(len(r.alive) for r in situation.revisions),
+        ready_replicas=situation.ready,
+        selector=situation.selector,
+        ready=f"{min(situation.ready, situation.replicas)}/{situation.replicas}",
+        gpus=wanted.gpus_per_replica * situation.replicas if wanted else None,
+        current_revision=wanted.name if wanted else None,
+        image=wanted.image if wanted else None,
+        endpoint=situation.endpoint,
+        plan=plan_status(situation.plan) if situation.plan else None,
+        revisions=[
+            RevisionStatus(
+                name=r.name,
+                wanted=r.wanted,
+                replicas=r.replicas,
+                pods=len(r.alive),
+                ready=r.ready,
+                image=r.image,
+            )
+            for r in situation.revisions
+        ],
+        failures=[
+            FailureStatus(pod=c.pod, reason=c.reason.value, message=c.message, restarts=c.restarts)
+            for c in causes[:MAX_FAILURES]
+        ],
+    )
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def plan_status(plan: Plan) -> PlanStatus:
+    """The plan as status shows it."""
+    return PlanStatus(
+        fits=plan.fits,
+        message=plan.message,
+        gpu=plan.gpu.product if plan.gpu else None,
+        products=list(plan.products),
+        quantization=QuantizationStatus(
+            method=plan.quantization.method,
+            bits=plan.quantization.bits,
+            group_size=plan.quantization.group_size,
+        ),
+        kv_cache_dtype=plan.kv_cache_dtype,
+        tensor_parallel=plan.tensor_parallel,
+        minimum_tensor_parallel=plan.minimum_tensor_parallel,
+        recommended_tensor_parallel=plan.recommended_tensor_parallel,
+        rejected=[
+            RejectedStatus(tensor_parallel=r.tensor_parallel, reason=r.reason)
+            for r in plan.rejected
+        ],
+        weight_bytes=plan.weight_bytes,
+        weight_source=plan.weight_source,
+        weight_bytes_per_gpu=plan.weight_bytes_per_gpu,
+        kv_bytes_per_token=plan.kv_bytes_per_token,
+        kv_cache_tokens=plan.kv_cache_tokens,
+        overhead_bytes_per_gpu=plan.overhead_bytes_per_gpu,
+        budget_bytes_per_gpu=plan.budget_bytes_per_gpu,
+        max_input_tokens=plan.max_input_tokens,
+        max_total_tokens=plan.max_total_tokens,
+        max_concurrent_requests=plan.max_concurrent_requests,
+        max_concurrent_sequences=plan.max_concurrent_sequences,
+        ways_out=list(plan.ways_out),
+    )
+
+
+def notices(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Sequence[Notice]:
+    """Events for what has changed: Ready flipped, or the reason for not being ready is another."""
+    before = {c.type: c for c in _previous_conditions(previous)}.get("Ready")
+    after = next(c for c in _previous_conditions(status) if c.type == "Ready")
+    if before is not None and (before.status, before.reason) == (after.status, after.reason):
+        return ()
+    stalled = any(c["type"] == "Stalled" for c in status["conditions"])
+    troubled = after.status == "False" and bool(stalled or status.get("failures"))
+    return (Notice(troubled, after.reason, after.message),)
+
+
+def _previous_conditions(status: Mapping[str, Any]) -> list[Condition]:
+    """Conditions of a status read back; what cannot be read counts as not there."""
+    found = []
+    for raw in status.get("conditions") or ():
+        try:
+            found.append(Condition.model_validate(raw))
+        except ValidationError:
+            continue
+    return found
