@@ -36,10 +36,38 @@ class Mla:
 
 
 @dataclass(frozen=True)
+class Traits:
+    """How a family's decoder layer differs from Llama's, in what it stores.
+
+    `layer_norms` counts norms of hidden size per layer; `norm_bias` gives each (and the last) a
+    bias too. `extra_head` = the files keep a copy of a tied output head, `nextn_layers` =
+    multi-token-prediction layers at the end. `tower_parameters` = vision tower and projector;
+    None where there is one without a formula, so that only file sizes tell the bytes.
+    """
+
+    gated_mlp: bool = True
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    sinks: bool = False
+    layer_norms: int = 2
+    norm_bias: bool = False
+    embedding_norm: bool = False
+    head_bias: bool = False
+    router_bias: bool = False
+    shared_gate: bool = False
+    extra_head: bool = False
+    nextn_layers: int = 0
+    tower_parameters: int | None = 0
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """Dimensions of a decoder-only model, as config.json gives them with the type's defaults.
 
-    `windows`: one entry per layer, tokens that the layer keeps in its KV cache (None = all).
+    `windows`: one entry per layer, tokens that the layer keeps in its KV cache (None = all); empty
+    where every layer keeps all.
     """
 
     model_type: str
@@ -56,19 +84,21 @@ class ModelShape:
     moe: Moe | None = None
     mla: Mla | None = None
     windows: tuple[int | None, ...] = ()
+    traits: Traits = Traits()
     options: dict[str, object] = field(default_factory=dict, hash=False)
-    """Fields of config.json that only one family's formula reads (attention_bias, alibi, ...)."""
+    """Fields of config.json that an engine's rules read (alibi, ...)."""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How weights are stored. `group_size` None = one group per row (or not applicable).
+    """How weights are stored. `bits` per weight, a fraction for exl2; `group_size` None = one group
+    per row (or not applicable).
 
     `on_the_fly`: the engine makes it from a 16-bit checkpoint while it loads.
     """
 
     method: str
-    bits: int
+    bits: float
     group_size: int | None = None
     desc_act: bool = False
     symmetric: bool = True
@@ -108,7 +138,9 @@ class Rejected:
 class Refusal:
     """Why an engine cannot run something, and which wish is at fault."""
 
-    about: Literal["tensorParallel", "quantization", "kvCacheDtype", "model", "gpu", "version"]
+    about: Literal[
+        "tensorParallel", "quantization", "kvCacheDtype", "model", "gpu", "version", "runtime"
+    ]
     reason: str
 
 
@@ -125,6 +157,8 @@ class Launch:
     speculate: int | None = None
     dtype: str | None = None
     custom_attention: str | None = None
+    prefix_caching: bool | None = None
+    prefill_chunking: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +168,8 @@ class Plan:
     `products`: GPU products on which this plan holds, empty when the user gave memory by hand.
     `weight_bytes` is the whole model, the `_per_gpu` figures one shard; all in bytes.
     `kv_bytes_per_token` is over all shards, `kv_cache_tokens` what the replica can hold.
+    `checkpoint_bytes` is what must be downloaded and read: more than `weight_bytes` where the
+    engine quantizes while it loads.
     """
 
     gpu: Gpu | None
@@ -160,3 +196,4 @@ class Plan:
     fits: bool
     message: str
     ways_out: tuple[str, ...] = ()
+    checkpoint_bytes: Bytes = 0
