@@ -1,4 +1,4 @@
-"""Kubernetes quantities: reading, writing and rounding them. Knows no resource and no unit's use."""
+"""Kubernetes quantities: reading, rounding and writing them. Knows no resource by name."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ some versions the entrypoint finds its virtual environment relative to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from llm_operator.api.spec import LLMDeploymentSpec, Runtime
 from llm_operator.runtimes import tgi_options, tgi_rules
@@ -118,7 +118,7 @@ class Tgi:
         return tgi_rules.chunks_prefill(launch)
 
     def drain(self, version: Version, seconds: int) -> Drain:
-        """Older than 3.2.2 the engine's own limit is 90 s; the kubelet's grace follows `seconds`."""
+        """Before 3.2.2 the engine's own limit is fixed at 90 s; the kubelet's follows `seconds`."""
         return Drain(PRE_STOP_SECONDS, seconds, PRE_STOP_SECONDS + seconds + SHARD_EXIT_SECONDS)
 
     def startup_seconds(self, checkpoint_bytes: int) -> int:
@@ -275,10 +275,14 @@ def _resources(spec: LLMDeploymentSpec, resolved: Resolved, gpus: int) -> Json:
     if (cache := _cache_bytes(spec, plan)) is not None:
         defaults["ephemeral-storage"] = gibibytes(cache)
     wanted = spec.resources
-    limits: dict[str, str] = {**(wanted.limits or {})} if wanted else {}
+    limits = _plain(wanted.limits if wanted else None)
     for name, limit in limits.items():
         if name in defaults and parse_quantity(limit) < parse_quantity(defaults[name]):
             defaults[name] = limit
-    requests: dict[str, str] = {**defaults, **((wanted.requests or {}) if wanted else {})}
+    requests = defaults | _plain(wanted.requests if wanted else None)
     gpu = {resolved.gpu_resource: str(gpus)}
     return {"limits": {**limits, **gpu}, "requests": {**requests, **gpu}}
+
+
+def _plain(quantities: Mapping[Any, str] | None) -> dict[str, str]:
+    return {str(name): quantity for name, quantity in (quantities or {}).items()}

@@ -80,23 +80,23 @@ _SWITCHES: Final = {"prefix_caching": "PREFIX_CACHING", "prefill_chunking": "PRE
 """No launcher argument exists for these."""
 
 
-def option_arguments(runtime: Runtime) -> Iterator[str]:
-    """The user's own options as launcher arguments. An unset field keeps the engine's default."""
+def option_arguments(runtime: Runtime) -> Iterator[tuple[str, ...]]:
+    """The user's own options, each as (flag,) or (flag, value); unset keeps TGI's default."""
     for field, flag in _VALUES.items():
         if (value := getattr(runtime, field)) is not None:
-            yield from (flag, str(value))
+            yield flag, str(value)
     for field, flag in _FLAGS.items():
         if getattr(runtime, field):
-            yield flag
+            yield (flag,)
     if runtime.cuda_graphs is not None:
         # On the command line "0" turns graphs off; by environment the shards misread it.
-        yield from ("--cuda-graphs", ",".join(map(str, runtime.cuda_graphs)) or "0")
+        yield "--cuda-graphs", ",".join(map(str, runtime.cuda_graphs)) or "0"
     if runtime.rope_scaling is not None:
-        yield from ("--rope-scaling", runtime.rope_scaling.type)
-        yield from ("--rope-factor", str(runtime.rope_scaling.factor))
+        yield "--rope-scaling", runtime.rope_scaling.type
+        yield "--rope-factor", str(runtime.rope_scaling.factor)
     if runtime.lora_adapters:
         adapters = (f"{a.id}@{a.revision}" if a.revision else a.id for a in runtime.lora_adapters)
-        yield from ("--lora-adapters", ",".join(adapters))
+        yield "--lora-adapters", ",".join(adapters)
 
 
 def option_environment(runtime: Runtime) -> Iterator[Json]:
@@ -196,14 +196,14 @@ def _model(spec: LLMDeploymentSpec) -> Iterator[Refusal]:
 
 
 def _limits(spec: LLMDeploymentSpec) -> Iterator[Refusal]:
-    limits = spec.limits
-    if limits is not None and limits.max_input_tokens and limits.max_total_tokens:
-        if limits.max_input_tokens >= limits.max_total_tokens:
-            yield Refusal(
-                "runtime",
-                f"limits.maxInputTokens {limits.max_input_tokens} must be below maxTotalTokens"
-                f" {limits.max_total_tokens}: one token at least is generated.",
-            )
+    most = spec.limits.max_input_tokens if spec.limits else None
+    total = spec.limits.max_total_tokens if spec.limits else None
+    if most is not None and total is not None and most >= total:
+        yield Refusal(
+            "runtime",
+            f"limits.maxInputTokens {most} must be below limits.maxTotalTokens {total}: at least"
+            " one token is generated.",
+        )
     memory = (spec.resources.limits or {}).get("memory") if spec.resources else None
     if memory is not None and parse_quantity(memory) <= SHM_BYTES:
         yield Refusal(
