@@ -1,0 +1,77 @@
+"""One local cluster for a whole test run, and a namespace of its own for each test.
+
+Under pytest-xdist the workers share the cluster: the first one that needs it starts it, and it ends
+with the process that runs them all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_operator.cluster import binaries
+from llm_operator.cluster.errors import ClusterError
+from llm_operator.cluster.local import LocalCluster
+
+NODES = "a100=2x8,h100=1x8,l4=2x1,t4=2x4"
+CRDS = Path(__file__).parent.parent / "crds"
+
+
+def has_fleet() -> bool:
+    """Whether the simulated nodes can be started."""
+    return importlib.util.find_spec("llm_operator.cluster.fleet.__main__") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the cluster, and get its programs before any test's clock runs."""
+    needy = [item for item in items if "cluster" in getattr(item, "fixturenames", ())]
+    for item in needy:
+        item.add_marker(pytest.mark.cluster)
+    if needy:
+        binaries.need(*binaries.CLUSTER_PROGRAMS)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """The run's cluster: ready, with the simulated nodes of NODES and the CRDs of this checkout."""
+    own = tmp_path_factory.getbasetemp()
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    root = (own.parent if shared else own) / "cluster"
+    with (root.parent / "cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            running = LocalCluster.connect("test", state_dir=root)
+        except ClusterError:
+            running = LocalCluster.start(
+                "test",
+                state_dir=root,
+                nodes=NODES if has_fleet() else None,
+                die_with=os.getppid() if shared else os.getpid(),
+            )
+            install_crds(running)
+    yield running
+    if not shared:
+        running.stop(keep_files=True)
+
+
+def install_crds(cluster: LocalCluster) -> None:
+    """Install this checkout's CRDs and wait until the API server serves them."""
+    for file in sorted(CRDS.glob("*.yaml")):
+        cluster.kubectl("apply", "--server-side", f"--filename={file}")
+        cluster.kubectl("wait", "--for=condition=Established", f"--filename={file}")
+
+
+@pytest.fixture
+def namespace(cluster: LocalCluster) -> Iterator[str]:
+    """A namespace of this test alone, in which pods can be made."""
+    name = f"test-{secrets.token_hex(4)}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}")
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
