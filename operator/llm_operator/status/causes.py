@@ -64,7 +64,7 @@ PATTERNS = (
         "the GPU ran out of memory",
     ),
     _pattern(
-        r"40[13] Client Error|40[13] (Unauthorized|Forbidden)|status:? 40[13]\b|GatedRepo|gated repo",
+        r"40[13] (Client Error|Unauthorized|Forbidden)|status:? 40[13]\b|GatedRepo|gated repo",
         Reason.HUB_UNAUTHORIZED,
         "the Hub refused access to the model (401/403): set model.tokenSecretRef to a token that"
         " has been granted access",

@@ -1,0 +1,89 @@
+"""Writes of one pass: create or repair a child, delete one, write the status. Counted.
+
+Every answer goes into the store at once, so that the next pass sees it before the watch does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_operator.api import names
+from llm_operator.kube.client import ApiError, KubeClient
+from llm_operator.kube.resources import BY_KIND, LLM_DEPLOYMENT
+from llm_operator.kube.store import Key, Store
+from llm_operator.observe.slim import controller_uid, entry
+from llm_operator.telemetry.metrics import API_WRITES
+
+Object = dict[str, Any]
+
+
+class NameTaken(Exception):
+    """An object of somebody else has the name that a child of ours needs."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"a {kind} named {name} exists and is not ours")
+        self.kind = kind
+        self.name = name
+
+
+class Writer:
+    """Writes for LLMDeployments; children are only touched if their controller is the owner."""
+
+    def __init__(self, client: KubeClient, store: Store) -> None:
+        self._client = client
+        self._store = store
+
+    async def create(self, body: Object, owner_uid: str) -> Object:
+        """Create a child. If its name is taken: ours is taken over, another's raises NameTaken."""
+        kind, metadata = body["kind"], body["metadata"]
+        try:
+            answer = await self._client.create(BY_KIND[kind], body)
+            API_WRITES.labels(kind, "create").inc()
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            answer = await self._client.get(BY_KIND[kind], metadata["namespace"], metadata["name"])
+            if controller_uid(answer) != owner_uid:
+                raise NameTaken(kind, metadata["name"]) from error
+        self._store.put(entry(answer))
+        return answer
+
+    async def repair(self, wanted: Object, actual: Object) -> Object:
+        """Apply our fields over a child that differs; the uid guards against a namesake."""
+        body = {**wanted, "metadata": {**wanted["metadata"], "uid": actual["metadata"]["uid"]}}
+        answer = await self._client.apply(BY_KIND[wanted["kind"]], body)
+        API_WRITES.labels(wanted["kind"], "apply").inc()
+        self._store.put(entry(answer))
+        return answer
+
+    async def delete(self, actual: Object) -> None:
+        """Delete exactly this child; that it is gone already is fine."""
+        kind, metadata = actual["kind"], actual["metadata"]
+        try:
+            await self._client.delete(
+                BY_KIND[kind], metadata["namespace"], metadata["name"], metadata["uid"]
+            )
+            API_WRITES.labels(kind, "delete").inc()
+        except ApiError as error:
+            if not error.not_found:
+                raise
+        self._store.remove(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+
+    async def status(self, key: Key, uid: str, status: Object) -> bool:
+        """Write the whole status; False if the object is gone (the store then forgets it)."""
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"namespace": key.namespace, "name": key.name, "uid": uid},
+            "status": status,
+        }
+        try:
+            answer = await self._client.apply(LLM_DEPLOYMENT, body, sub="/status")
+        except ApiError as error:
+            if error.not_found or (error.code == 409 and "uid" in error.message.lower()):
+                self._store.remove(names.KIND, key.namespace, key.name, uid)
+                return False
+            raise
+        API_WRITES.labels(names.KIND, "status").inc()
+        self._store.put(entry(answer))
+        return True

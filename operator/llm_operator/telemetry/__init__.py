@@ -1,0 +1,1 @@
+"""What the operator says of itself: Prometheus metrics and log lines. Decides nothing."""
