@@ -11,6 +11,7 @@ KIND: Final = "LLMDeployment"
 PLURAL: Final = "llmdeployments"
 SINGULAR: Final = "llmdeployment"
 SHORT_NAME: Final = "llmd"
+CATEGORY: Final = "llm"
 
 FIELD_MANAGER: Final = "llm-operator"
 APP_NAME: Final = "llm-operator"

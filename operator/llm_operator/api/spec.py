@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 QuantizationMethod = Literal[
@@ -28,10 +28,33 @@ QuantizationMethod = Literal[
 ]
 KvCacheDtype = Literal["fp8_e4m3fn", "fp8_e5m2"]
 
-Name = Annotated[str, Field(min_length=1, max_length=253)]
-Quantity = Annotated[
-    str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")
+
+def _number_as_text(value: object) -> object:
+    """`cpu: 4` and `cpu: "4"` are one quantity."""
+    return str(value) if type(value) is int else value
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 ]
+Quantity = Annotated[
+    str,
+    Field(
+        max_length=32,
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+    BeforeValidator(_number_as_text),
+]
+HubId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
+    ),
+]
+Revision = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._/-]+$")]
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 Count = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -48,7 +71,9 @@ class SecretKeyRef(Part):
     """A key of a Secret in the object's own namespace; the operator never reads it."""
 
     name: Name = Field(description="Name of a Secret in the same namespace.")
-    key: Name = Field(description="Key within the Secret.")
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$")] = Field(
+        description="Key within the Secret."
+    )
 
 
 class ModelCache(Part):
@@ -62,21 +87,18 @@ class ModelCache(Part):
 class Model(Part):
     """Which model is served and where its files come from."""
 
-    id: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=200,
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
-        ),
-    ] = Field(description="Hub id, e.g. meta-llama/Llama-3.1-8B-Instruct.")
-    revision: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
-        None, description="Branch, tag or commit of the model repository."
-    )
-    path: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+    id: HubId = Field(description="Hub id, e.g. meta-llama/Llama-3.1-8B-Instruct.")
+    revision: Revision | None = Field(
         None,
-        description="Directory of the complete model inside the claim cache.claimName; then nothing"
-        " is downloaded.",
+        description="Branch, tag or commit of the model repository. Unset: the default branch. The"
+        " commit it stands for is kept with each revision.",
+    )
+    path: (
+        Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[A-Za-z0-9._/-]+$")] | None
+    ) = Field(
+        None,
+        description="Directory of the complete model repository inside the claim cache.claimName,"
+        " relative to its root; then nothing is downloaded.",
     )
     cache: ModelCache | None = None
     token_secret_ref: SecretKeyRef | None = Field(
@@ -121,13 +143,10 @@ class RopeScaling(Part):
 class LoraAdapter(Part):
     """A LoRA adapter loaded beside the base model."""
 
-    id: Annotated[
-        str,
-        Field(
-            max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
-        ),
-    ] = Field(description="Hub id of the adapter.")
-    revision: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9._/-]+$")] | None = None
+    id: HubId = Field(description="Hub id of the adapter.")
+    revision: Revision | None = Field(
+        None, description="Branch, tag or commit of the adapter's repository."
+    )
 
 
 class Runtime(Part):
@@ -194,10 +213,17 @@ class GpuSpec(Part):
     """Which GPUs may be used."""
 
     resource_name: (
-        Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None
+        Annotated[str, Field(max_length=253, pattern=r"^nvidia\.com/[A-Za-z0-9._-]+$")] | None
     ) = Field(None, description="Extended resource to ask for; unset means nvidia.com/gpu.")
     products: (
-        Annotated[list[Annotated[str, Field(min_length=1, max_length=63)]], Field(max_length=16)]
+        Annotated[
+            list[
+                Annotated[
+                    str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+                ]
+            ],
+            Field(min_length=1, max_length=16),
+        ]
         | None
     ) = Field(None, description="Values of the node label nvidia.com/gpu.product that may be used.")
     memory: Quantity | None = Field(
