@@ -95,8 +95,6 @@ class Engine(Protocol):
     metrics: MetricNames
     on_the_fly: tuple[str, ...]
     """Methods that it quantizes to while loading a 16-bit checkpoint, best quality first."""
-    allowed_env: tuple[str, ...]
-    """Names that `runtime.env` may set; a trailing `*` stands for any ending."""
 
     def image(
         self, runtime: Runtime | None, repository: str | None = None, version: str | None = None

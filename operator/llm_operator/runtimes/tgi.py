@@ -67,7 +67,6 @@ class Tgi:
     port = PORT
     health_path = "/health"
     on_the_fly = tgi_rules.ON_THE_FLY
-    allowed_env = tgi_options.ALLOWED_ENV
     metrics = MetricNames(
         path="/metrics",
         queued_requests="tgi_queue_size",

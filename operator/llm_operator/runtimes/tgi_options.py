@@ -1,7 +1,7 @@
 """The user's options for text-generation-inference: as arguments and environment, or refused.
 
 Decides how each typed field of the spec is spelled for the launcher, since which version it
-exists, and which environment variables a user may set. Refuses to know the plan.
+exists. Refuses to know the plan.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from llm_operator.api.env import ALLOWED_ENV, ALLOWED_ENV_PREFIX, env_allowed
 from llm_operator.api.spec import LLMDeploymentSpec, Runtime, SecretKeyRef
 from llm_operator.runtimes.base import Version, show_version
 from llm_operator.runtimes.quantities import GIB, parse_quantity
@@ -17,33 +18,6 @@ from llm_operator.runtimes.terms import Refusal
 from llm_operator.runtimes.tgi_rules import CHUNKING_SINCE
 
 Json = dict[str, Any]
-
-ALLOWED_ENV: Final = (
-    "NCCL_*",
-    "COMPUTE_TYPE",
-    "CORS_ALLOW_ORIGIN",
-    "DISABLE_EXLLAMA",
-    "HF_ENDPOINT",
-    "HF_HUB_ENABLE_HF_TRANSFER",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "LOG_COLORIZE",
-    "LOG_FORMAT",
-    "LOG_LEVEL",
-    "MAX_IMAGE_FETCH_SIZE",
-    "NO_PROXY",
-    "OMP_NUM_THREADS",
-    "OTLP_ENDPOINT",
-    "OTLP_SERVICE_NAME",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "RUST_BACKTRACE",
-    "RUST_LOG",
-    "TGI_WIGGLE_ROOM",
-    "TOKENIZERS_PARALLELISM",
-    "USE_CUTLASS_W8A8",
-)
-"""What `runtime.env` may set; `*` stands for any ending. Everything else is either a typed field,
-which the planner must see, or belongs to the operator, or loads foreign code (LD_PRELOAD)."""
 
 GRACEFUL_SINCE: Final[Version] = (3, 2, 2)
 FIXED_GRACEFUL_SECONDS: Final = 90
@@ -150,11 +124,11 @@ def _too_new(runtime: Runtime, version: Version) -> Iterator[Refusal]:
 def _env(runtime: Runtime, version: Version) -> Iterator[Refusal]:
     names = [variable.name for variable in runtime.env or ()]
     for name in names:
-        if not allowed_env(name):
+        if not env_allowed(name):
             yield Refusal(
                 "runtime",
                 f"runtime.env may not set {name}: use the typed field for it if there is one;"
-                f" allowed are {', '.join(ALLOWED_ENV)}.",
+                f" allowed are {ALLOWED_ENV_PREFIX}*, {', '.join(ALLOWED_ENV)}.",
             )
         if version < ENV_SINCE.get(name, version):
             yield Refusal(
@@ -164,14 +138,6 @@ def _env(runtime: Runtime, version: Version) -> Iterator[Refusal]:
             )
         if names.count(name) > 1:
             yield Refusal("runtime", f"runtime.env sets {name} more than once: keep one.")
-
-
-def allowed_env(name: str) -> bool:
-    """Whether `runtime.env` may set this variable."""
-    return any(
-        name.startswith(entry[:-1]) if entry.endswith("*") else name == entry
-        for entry in ALLOWED_ENV
-    )
 
 
 def _model(spec: LLMDeploymentSpec) -> Iterator[Refusal]:
