@@ -89,8 +89,13 @@ def _wrapper(name: str, home: Path, root: Path) -> Path:
     )
     if program is None:
         raise ClusterError(f"the package {_PACKAGES[name][0]} has no {name} in it")
-    libraries = sorted({str(file.parent) for file in root.rglob("*.so*")})
+    libraries = sorted({file.parent.relative_to(home) for file in root.rglob("*.so*")})
+    path = ":".join(f"$here/{directory}" for directory in libraries)
     script = home / name
-    script.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH="{":".join(libraries)}" exec "{program}" "$@"\n')
+    script.write_text(
+        "#!/bin/sh\n"
+        "here=${0%/*}\n"  # so that the cache can be moved
+        f'LD_LIBRARY_PATH="{path}" exec "$here/{program.relative_to(home)}" "$@"\n'
+    )
     script.chmod(0o755)
     return script

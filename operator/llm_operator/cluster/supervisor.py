@@ -187,8 +187,8 @@ class Supervisor:
         log = self.files.logs / f"{name}.log"
         if not log.exists():
             return f"see {self.files.logs}"
-        lines = log.read_text(errors="replace").splitlines()
-        return f"{name} says: {lines[-1] if lines else 'nothing'} (all of it: {log})"
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"{name} says (all of it: {log}):\n" + "\n".join(lines[-5:])
 
     async def _fleet_is_ready(self, http: aiohttp.ClientSession) -> bool:
         async with http.get(f"{API_URL}/api/v1/nodes") as response:
