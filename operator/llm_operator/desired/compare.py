@@ -33,9 +33,9 @@ def contains(actual: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str,
 
 
 def _differences(actual: Any, wanted: Any, path: Path) -> Iterator[Path]:
-    if _empty(wanted) and _empty(actual):
+    if actual == wanted or (_empty(wanted) and _empty(actual)):
         return
-    if isinstance(wanted, Mapping) and isinstance(actual, Mapping):
+    if isinstance(wanted, dict) and isinstance(actual, dict):
         for key, value in wanted.items():
             yield from _differences(actual.get(key), value, (*path, key))
     elif isinstance(wanted, list) and isinstance(actual, list):
@@ -75,8 +75,6 @@ def _identity(item: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Any, ...]
 
 
 def _same(actual: Any, wanted: Any, path: Path) -> bool:
-    if actual == wanted:
-        return True
     is_quantity = path[-1] == "sizeLimit" or path[-2:-1] in (("limits",), ("requests",))
     if actual is None or not is_quantity:
         return False

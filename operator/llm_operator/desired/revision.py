@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,12 +42,17 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Record:
-    """All that a revision's pods follow from. `rendering` is the sha of the template they had."""
+    """All that a revision's pods follow from. `rendering` is the sha of the template they had.
+
+    `text` is the annotation it was read from: it is written back as it was, so that an operator
+    with more or fewer fields finds nothing to repair.
+    """
 
     revision: str
     user: Json
     resolved: Resolved
     rendering: str
+    text: str = field(default="", compare=False, repr=False)
 
 
 _RECORD: Final = TypeAdapter(Record)
@@ -115,8 +120,11 @@ def rendering_sha(template: Json) -> str:
 
 
 def record_to_json(record: Record) -> str:
-    """The record as text for an annotation."""
-    return json.dumps(_RECORD.dump_python(record, mode="json"), separators=(",", ":"))
+    """The record as text for an annotation: the very text it was read from, if there is one."""
+    if record.text:
+        return record.text
+    fields = _RECORD.dump_python(record, mode="json", exclude={"text"})
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def record_from_json(text: str) -> Record | None:
@@ -126,7 +134,7 @@ def record_from_json(text: str) -> Record | None:
     (an older one did not have them) take their default.
     """
     try:
-        return _RECORD.validate_json(text)
+        return replace(_RECORD.validate_json(text), text=text)
     except ValidationError:
         return None
 
