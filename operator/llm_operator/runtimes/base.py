@@ -114,10 +114,6 @@ class Engine(Protocol):
         """What will run, but worse than the user may think."""
         ...
 
-    def chunks_prefill(self, launch: Launch) -> bool:
-        """Whether a long prompt is split over steps; if not, one prefill must hold all input."""
-        ...
-
     def drain(self, version: Version, seconds: int) -> Drain:
         """Times of a drain that leaves `seconds` to the requests in flight."""
         ...

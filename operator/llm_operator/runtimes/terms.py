@@ -159,6 +159,8 @@ class Launch:
     custom_attention: str | None = None
     prefix_caching: bool | None = None
     prefill_chunking: bool | None = None
+    max_input_tokens: int | None = None
+    max_batch_prefill_tokens: int | None = None
 
 
 @dataclass(frozen=True)

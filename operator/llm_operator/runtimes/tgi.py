@@ -113,9 +113,6 @@ class Tgi:
     def warnings(self, launch: Launch) -> tuple[str, ...]:
         return tgi_rules.warnings(launch)
 
-    def chunks_prefill(self, launch: Launch) -> bool:
-        return tgi_rules.chunks_prefill(launch)
-
     def drain(self, version: Version, seconds: int) -> Drain:
         """Before 3.2.2 the engine's own limit is fixed at 90 s; the kubelet's follows `seconds`."""
         return Drain(PRE_STOP_SECONDS, seconds, PRE_STOP_SECONDS + seconds + SHARD_EXIT_SECONDS)

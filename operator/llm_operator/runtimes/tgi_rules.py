@@ -96,16 +96,6 @@ def attention(launch: Launch) -> str | None:
     )
 
 
-def chunks_prefill(launch: Launch) -> bool:
-    """TGI 3 splits long prompts unless told not to, speculating, or on paged attention."""
-    return (
-        launch.version >= CHUNKING_SINCE
-        and launch.prefill_chunking is not False
-        and launch.speculate is None
-        and attention(launch) not in (None, "paged")
-    )
-
-
 def _kv_cache(launch: Launch) -> Refusal | None:
     wanted = launch.kv_cache_dtype
     if wanted is None:
@@ -183,6 +173,28 @@ def _attention(launch: Launch) -> Refusal | None:
             " capability 8.0 or newer without runtime.attention paged.",
         )
     return None
+
+
+def _prefill(launch: Launch) -> Refusal | None:
+    """The router's check after warm-up: without chunking, one prefill holds the longest input."""
+    longest, batch = launch.max_input_tokens, launch.max_batch_prefill_tokens
+    if longest is None or batch is None or batch >= longest:
+        return None
+    if launch.version < CHUNKING_SINCE:
+        why = f"TGI {show_version(launch.version)} does not chunk prefill"
+    elif launch.prefill_chunking is False:
+        why = "runtime.prefillChunking is false"
+    elif launch.speculate is not None:
+        why = "runtime.speculate turns prefill chunking off"
+    elif attention(launch) == "paged":
+        why = f"paged attention ({launch.gpu.product}) does not chunk prefill"
+    else:
+        return None
+    return Refusal(
+        "runtime",
+        f"{why}, so runtime.maxBatchPrefillTokens {batch} must hold an input of {longest} tokens:"
+        f" raise it to {longest} or leave it unset.",
+    )
 
 
 def _method(launch: Launch) -> Refusal | None:
@@ -381,6 +393,7 @@ RULES: Final[tuple[Callable[[Launch], Refusal | None], ...]] = (
     _version,
     _gpu,
     _attention,
+    _prefill,
     _method,
     _fallback,
     _card,
