@@ -128,7 +128,10 @@ def schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            "metadata": {
+                "type": "object",
+                "properties": {"name": {"type": "string", "maxLength": 253}},
+            },
             "spec": _structural(LLMDeploymentSpec),
             # On the whole object: a default on the property alone is not set without a status.
             "status": _structural(LLMDeploymentStatus) | {"default": {"observedGeneration": -1}},

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from llm_operator.api.env import ALLOWED_ENV, ALLOWED_ENV_PREFIX, REFUSED_ENV_PART
 from llm_operator.api.names import MAX_NAME_LENGTH
+from llm_operator.api.spec import VERSION_PATTERN
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,20 @@ def _not_both(first: str, second: str, message: str, at: str | None = None) -> R
 
 
 def _older(version: str) -> str:
-    """Whether self.runtime.version (x.y.z, set) is older than `version`."""
+    """Whether self.runtime.version (set) is a proper x.y.z and older than `version`."""
     parts = [f"int(self.runtime.version.split('.')[{i}])" for i in range(3)]
     major, minor, patch = (int(part) for part in version.split("."))
     number = (major * 1000 + minor) * 1000 + patch
-    return f"({parts[0]} * 1000 + {parts[1]}) * 1000 + {parts[2]} < {number}"
+    return (
+        f"(self.runtime.version.matches(r'{VERSION_PATTERN}')"
+        f" && ({parts[0]} * 1000 + {parts[1]}) * 1000 + {parts[2]} < {number})"
+    )
 
 
 def _since(version: str, path: str, used: str | None = None) -> Rule:
     """An option that older engines do not have; `used`: CEL, whether it is (default: it is set)."""
     return Rule(
-        f"!({used or _is_set(path)}) || !{_is_set('runtime.version')} || !({_older(version)})",
+        f"!({used or _is_set(path)}) || !{_is_set('runtime.version')} || !{_older(version)}",
         f"{path} needs an engine of version {version} or newer: raise runtime.version"
         f" or leave out {path}",
         f".{path}",
@@ -112,6 +116,7 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
             f" && size(self.metadata.name) <= {MAX_NAME_LENGTH}",
             "'metadata.name also names a Service: small letters, digits and dashes, a letter first,"
             f" at most {MAX_NAME_LENGTH} characters; use for example ' + {_SUGGESTED_NAME}",
+            ".metadata.name",
             computed=True,
         ),
     ),
@@ -158,14 +163,15 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".runtime.maxBatchPrefillTokens",
         ),
         Rule(
-            f"!{_is_set('gpu.memory')} || size({_value('scheduling.nodeSelector', '{}')}) > 0"
+            f"!{_is_set('gpu.memory')} || {_is_set('gpu.products')}"
+            f" || size({_value('scheduling.nodeSelector', '{}')}) > 0"
             f" || {_is_set('scheduling.affinity')}",
             "gpu.memory says how large the cards are, not where: name their nodes in"
             " scheduling.nodeSelector or scheduling.affinity, or use gpu.products",
             ".gpu.memory",
         ),
         Rule(
-            f"!{_is_set('runtime.version')} || !({_older('2.4.0')})",
+            f"!{_is_set('runtime.version')} || !{_older('2.4.0')}",
             "runtime.version must be 2.4.0 or newer, older engines cut requests when a pod goes and"
             " have no fp8 KV cache: use 3.3.7 or leave it out",
             ".runtime.version",
@@ -176,7 +182,7 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _since("3.0.0", "runtime.prefillChunking"),
         Rule(
             f"{_value('rollout.drainSeconds', '0')} <= 90 || !{_is_set('runtime.version')}"
-            f" || !({_older('3.2.2')})",
+            f" || !{_older('3.2.2')}",
             "rollout.drainSeconds above 90 needs an engine of version 3.2.2 or newer, older ones"
             " always stop after 90 s: raise runtime.version or set rollout.drainSeconds to 90",
             ".rollout.drainSeconds",

@@ -26,6 +26,7 @@ QuantizationMethod = Literal[
     "eetq",
     "fp8",
 ]
+VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
 KvCacheDtype = Literal["fp8_e4m3fn", "fp8_e5m2"]
 
 
@@ -129,15 +130,21 @@ class QuantizationSpec(Part):
 class EnvVar(Part):
     """An environment variable of the engine, from an allow-list of names."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    value: Annotated[str, Field(min_length=1, max_length=1024)]
+    name: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        description="One of the allowed names."
+    )
+    value: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="Its value, never empty: an empty one is no value to the engine."
+    )
 
 
 class RopeScaling(Part):
     """Stretching of the position embeddings."""
 
-    type: Literal["linear", "dynamic"]
-    factor: Annotated[float, Field(gt=0, le=1024)]
+    type: Literal["linear", "dynamic"] = Field(description="How positions are stretched.")
+    factor: Annotated[float, Field(gt=0, le=1024)] = Field(
+        description="Wanted context over trained context."
+    )
 
 
 class LoraAdapter(Part):
@@ -166,10 +173,12 @@ class Runtime(Part):
         description="Full image reference; wins over version. Name version too if the tag"
         " does not say it.",
     )
-    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", max_length=32)] | None = (
-        Field(None, description="Engine version, e.g. 3.3.7.")
+    version: Annotated[str, Field(pattern=VERSION_PATTERN, max_length=16)] | None = Field(
+        None, description="Engine version, e.g. 3.3.7."
     )
-    image_pull_secrets: Annotated[list[Name], Field(max_length=8)] | None = None
+    image_pull_secrets: Annotated[list[Name], Field(max_length=8)] | None = Field(
+        None, description="Secrets of the same namespace with which the image is pulled."
+    )
     dtype: Literal["float16", "bfloat16"] | None = Field(
         None, description="16-bit type of an unquantized model."
     )
@@ -181,32 +190,63 @@ class Runtime(Part):
     speculate: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None, description="Tokens to speculate per step (Medusa heads or n-gram)."
     )
-    prefix_caching: bool | None = None
-    prefill_chunking: bool | None = None
-    attention: Literal["paged", "flashdecoding", "flashinfer"] | None = None
-    cuda_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_batch_prefill_tokens: Tokens | None = None
-    max_batch_size: Count | None = None
-    max_waiting_tokens: Count | None = None
-    waiting_served_ratio: Annotated[float, Field(ge=0, le=1000)] | None = None
-    max_best_of: Count | None = None
-    max_stop_sequences: Count | None = None
-    max_top_n_tokens: Count | None = None
-    max_client_batch_size: Count | None = None
+    prefix_caching: bool | None = Field(
+        None, description="Keep the KV cache of prompts that start alike."
+    )
+    prefill_chunking: bool | None = Field(
+        None, description="Cut long prompts into pieces between decode steps."
+    )
+    attention: Literal["paged", "flashdecoding", "flashinfer"] | None = Field(
+        None,
+        description="Attention kernels. Unset: the engine chooses what card and head size can run.",
+    )
+    cuda_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of a card's memory that the engine may take."
+    )
+    max_batch_prefill_tokens: Tokens | None = Field(
+        None, description="Tokens in one prefill step. Unset: planned."
+    )
+    max_batch_size: Count | None = Field(
+        None, description="Requests decoded at once, for engines that do not chunk prefill."
+    )
+    max_waiting_tokens: Count | None = Field(
+        None, description="Decode steps after which waiting requests are let in."
+    )
+    waiting_served_ratio: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        None, description="Waiting over running requests from which a prefill is forced."
+    )
+    max_best_of: Count | None = Field(None, description="Largest best_of of a request.")
+    max_stop_sequences: Count | None = Field(None, description="Most stop sequences of a request.")
+    max_top_n_tokens: Count | None = Field(None, description="Largest top_n_tokens of a request.")
+    max_client_batch_size: Count | None = Field(None, description="Most inputs in one request.")
     payload_limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
         None, description="Largest request body, in bytes."
     )
-    validation_workers: Annotated[int, Field(ge=1, le=64)] | None = None
-    rope_scaling: RopeScaling | None = None
-    lora_adapters: Annotated[list[LoraAdapter], Field(max_length=32)] | None = None
-    disable_grammar_support: bool | None = None
-    enable_prefill_logprobs: bool | None = None
-    disable_custom_kernels: bool | None = None
+    validation_workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="Threads that tokenize and validate requests."
+    )
+    rope_scaling: RopeScaling | None = Field(
+        None, description="Serve a longer context than the model was trained for."
+    )
+    lora_adapters: Annotated[list[LoraAdapter], Field(max_length=32)] | None = Field(
+        None, description="Adapters that a request can choose by their id."
+    )
+    disable_grammar_support: bool | None = Field(
+        None, description="Refuse requests with a grammar or a JSON schema."
+    )
+    enable_prefill_logprobs: bool | None = Field(
+        None, description="Return log-probabilities of the prompt's tokens; costs memory."
+    )
+    disable_custom_kernels: bool | None = Field(
+        None, description="Run without the engine's own CUDA kernels."
+    )
     api_key_secret_ref: SecretKeyRef | None = Field(
         None,
         description="Requests must carry this key as a bearer token. TGI prints it in its log.",
     )
-    env: Annotated[list[EnvVar], Field(max_length=32)] | None = None
+    env: Annotated[list[EnvVar], Field(max_length=32)] | None = Field(
+        None, description="Environment variables of the engine, from an allow-list of names."
+    )
 
 
 class GpuSpec(Part):
@@ -242,7 +282,7 @@ class Parallelism(Part):
 class Limits(Part):
     """What one replica promises to its clients; memory is planned for it."""
 
-    max_input_tokens: Tokens | None = None
+    max_input_tokens: Tokens | None = Field(None, description="Longest prompt. Unset: planned.")
     max_total_tokens: Tokens | None = Field(None, description="Input plus generated tokens.")
     max_concurrent_requests: Count | None = Field(
         None, description="Requests running or waiting in one replica; above it they get 429."
@@ -252,26 +292,46 @@ class Limits(Part):
 class Resources(Part):
     """CPU, memory and ephemeral storage of one replica. GPUs come from the plan."""
 
-    requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] | None = None
-    limits: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] | None = None
+    requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] | None = Field(
+        None, description="What the node keeps free for a replica. Unset: from the plan."
+    )
+    limits: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] | None = Field(
+        None, description="What a replica may use at most. Unset: none."
+    )
 
 
 class Toleration(Part):
     """As in a pod."""
 
-    key: Annotated[str, Field(max_length=316)] | None = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: Annotated[str, Field(max_length=63)] | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+    key: Annotated[str, Field(max_length=316)] | None = Field(
+        None, description="Taint key; empty with operator Exists means every taint."
+    )
+    operator: Literal["Exists", "Equal"] | None = Field(
+        None, description="Exists or Equal (if unset)."
+    )
+    value: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="Taint value, with operator Equal."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Taint effect; unset means every effect."
+    )
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="How long a pod stays on a node with a NoExecute taint."
+    )
 
 
 class TopologySpread(Part):
     """As in a pod; the label selector is the operator's."""
 
-    max_skew: Annotated[int, Field(ge=1, le=100)]
-    topology_key: Annotated[str, Field(min_length=1, max_length=316)]
-    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"]
+    max_skew: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="Largest difference in pods between two domains."
+    )
+    topology_key: Annotated[str, Field(min_length=1, max_length=316)] = Field(
+        description="Node label whose values are the domains."
+    )
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
+        description="Wait, or only prefer."
+    )
 
 
 class Scheduling(Part):
@@ -279,11 +339,15 @@ class Scheduling(Part):
 
     node_selector: (
         Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None
-    ) = None
-    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
+    ) = Field(None, description="Labels that a node must have.")
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = Field(
+        None, description="Taints that the pods tolerate, beside that of GPU nodes."
+    )
     affinity: dict[str, Any] | None = Field(None, description="As in a pod.")
-    priority_class_name: Name | None = None
-    topology_spread: Annotated[list[TopologySpread], Field(max_length=8)] | None = None
+    priority_class_name: Name | None = Field(None, description="PriorityClass of the pods.")
+    topology_spread: Annotated[list[TopologySpread], Field(max_length=8)] | None = Field(
+        None, description="How replicas spread over zones or nodes."
+    )
 
 
 class Rollout(Part):
@@ -304,7 +368,9 @@ class LLMDeploymentSpec(Part):
     gpu: GpuSpec | None = None
     parallelism: Parallelism | None = None
     limits: Limits | None = None
-    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    replicas: Annotated[int, Field(ge=0, le=1000)] = Field(
+        1, description="Pods wanted, each with all GPUs of the plan. 0 stops the model."
+    )
     resources: Resources | None = None
     scheduling: Scheduling | None = None
     rollout: Rollout | None = None

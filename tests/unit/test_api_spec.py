@@ -1,0 +1,83 @@
+"""The spec as the operator reads it: examples, quantities, what identifies a revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from llm_operator.api.env import ALLOWED_ENV, env_allowed
+from llm_operator.api.names import API_VERSION, KIND
+from llm_operator.api.spec import LLMDeploymentSpec, Resources, user_inputs
+
+ROOT = Path(__file__).parents[2]
+MODEL = {"model": {"id": "acme/llama"}}
+
+
+def _examples() -> list[Any]:
+    return [
+        pytest.param(document, id=file.stem)
+        for file in sorted((ROOT / "examples").glob("*.yaml"))
+        for document in yaml.safe_load_all(file.read_text())
+        if document["kind"] == KIND
+    ]
+
+
+@pytest.mark.parametrize("manifest", _examples())
+def test_examples_are_read_without_loss(manifest: dict[str, Any]) -> None:
+    assert manifest["apiVersion"] == API_VERSION
+    spec = LLMDeploymentSpec.model_validate(manifest["spec"])
+    said = {key: value for key, value in manifest["spec"].items() if key != "replicas"}
+    assert user_inputs(spec) == said
+
+
+def test_there_is_an_example_for_every_kind_of_card() -> None:
+    cards = {card for p in _examples() for card in p.values[0]["spec"]["gpu"]["products"]}
+    assert cards == {
+        "NVIDIA-A100-SXM4-80GB",
+        "NVIDIA-H100-80GB-HBM3",
+        "NVIDIA-L4",
+        "Tesla-T4",
+    }
+
+
+def test_an_integer_and_its_text_are_one_quantity() -> None:
+    as_number = Resources.model_validate({"limits": {"cpu": 4}})
+    assert as_number == Resources.model_validate({"limits": {"cpu": "4"}})
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "4 cpus", "-1"])
+def test_other_things_are_no_quantity(value: object) -> None:
+    with pytest.raises(ValidationError):
+        Resources.model_validate({"limits": {"cpu": value}})
+
+
+def test_replicas_do_not_identify_a_revision() -> None:
+    one = LLMDeploymentSpec.model_validate(MODEL | {"replicas": 1})
+    three = LLMDeploymentSpec.model_validate(MODEL | {"replicas": 3})
+    assert user_inputs(one) == user_inputs(three) == MODEL
+
+
+def test_an_empty_part_is_the_same_as_none() -> None:
+    spec = LLMDeploymentSpec.model_validate(MODEL | {"runtime": {}, "rollout": {}})
+    assert user_inputs(spec) == MODEL
+
+
+def test_cuda_graphs_turned_off_are_not_unset() -> None:
+    spec = LLMDeploymentSpec.model_validate(MODEL | {"runtime": {"cudaGraphs": []}})
+    assert user_inputs(spec)["runtime"] == {"cudaGraphs": []}
+
+
+@pytest.mark.parametrize("name", [*ALLOWED_ENV, "NCCL_DEBUG", "NCCL_P2P_DISABLE"])
+def test_allowed_environment(name: str) -> None:
+    assert env_allowed(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "PYTHONPATH", "HF_TOKEN", "NUM_SHARD", "NCCL_NET_PLUGIN", "log_level"]
+)
+def test_refused_environment(name: str) -> None:
+    assert not env_allowed(name)
