@@ -34,23 +34,31 @@ def replica_set_name(name: str, revision: str) -> str:
     return f"{name}-{revision}"
 
 
-def replica_set(owner: Owner, record: Record, replicas: int, template: Json) -> Json:
-    """The ReplicaSet of a revision, with its record: all that the operator needs to remember.
+def replica_set(owner: Owner, record: Record, template: Json, replicas: int) -> Json:
+    """The ReplicaSet of a revision. `template` comes from `render` or `restore`.
 
-    `template` is what `render` gave when the revision was made, later what `restore` gives; where
-    that is None, the template that is there, so that applying the rest leaves it as it is.
+    It carries the record, so that the revision can be judged and restored without the operator's
+    memory.
     """
-    labels = {**deployment_labels(owner.name), names.LABEL_REVISION: record.revision}
-    selector = {key: labels[key] for key in (names.LABEL_DEPLOYMENT, names.LABEL_REVISION)}
-    name = replica_set_name(owner.name, record.revision)
-    child = _child(owner, "apps/v1", "ReplicaSet", name, labels)
-    child["metadata"]["annotations"] = {names.ANNOTATION_RECORD: record_to_json(record)}
-    child["spec"] = {
-        "replicas": replicas,
-        "selector": {"matchLabels": selector},
-        "template": template,
-    }
+    child = replica_set_shell(owner, record.revision, replicas)
+    child["metadata"]["annotations"] = record_annotation(record)
+    child["spec"]["template"] = template
     return child
+
+
+def replica_set_shell(owner: Owner, revision: str, replicas: int) -> Json:
+    """What may be put right on the ReplicaSet of a revision at any time: all but its template."""
+    labels = {**deployment_labels(owner.name), names.LABEL_REVISION: revision}
+    selector = {key: labels[key] for key in (names.LABEL_DEPLOYMENT, names.LABEL_REVISION)}
+    name = replica_set_name(owner.name, revision)
+    child = _child(owner, "apps/v1", "ReplicaSet", name, labels)
+    child["spec"] = {"replicas": replicas, "selector": {"matchLabels": selector}}
+    return child
+
+
+def record_annotation(record: Record) -> dict[str, str]:
+    """The annotation that holds a revision's record."""
+    return {names.ANNOTATION_RECORD: record_to_json(record)}
 
 
 def service(owner: Owner) -> Json:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
@@ -23,7 +24,10 @@ APPLY = "application/apply-patch+yaml"
 
 
 class ApiError(Exception):
-    """A refusal by the API server: HTTP status, `reason` (NotFound, Conflict, ...), message."""
+    """A refusal by the API server: HTTP status, `reason` (NotFound, Conflict, ...), message.
+
+    Code 0, reason Unreachable: there was no answer.
+    """
 
     def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None):
         super().__init__(f"{code} {reason}: {message}")
@@ -75,7 +79,7 @@ class KubeClient:
         path: str,
         *,
         params: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | list[Object] | None = None,
         content_type: str = "application/json",
         timeout: float = 30,
     ) -> Object:
@@ -89,10 +93,13 @@ class KubeClient:
             headers, [], ["BearerToken"], path, method, body or {}
         )
         url = self._host + path + (f"?{urlencode(params)}" if params else "")
-        response = await self._api.rest_client.request(
-            method, url, headers=headers, body=body, _request_timeout=timeout
-        )
-        data = await response.read()
+        try:
+            response = await self._api.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+            data = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(0, "Unreachable", f"{method} {path}: {error!r}") from error
         if response.status >= 400:
             raise _error(response.status, data, response.headers.get("Retry-After"))
         answer: Object = json.loads(data) if data else {}
@@ -114,6 +121,18 @@ class KubeClient:
             params={"fieldManager": names.FIELD_MANAGER, "force": "true"},
             body=body,
             content_type=APPLY,
+        )
+
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, operations: list[Object]
+    ) -> Object:
+        """Change single places of an object, on conditions (`test` operations)."""
+        return await self.request(
+            "PATCH",
+            resource.path(namespace, name),
+            params={"fieldManager": names.FIELD_MANAGER},
+            body=operations,
+            content_type="application/json-patch+json",
         )
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:

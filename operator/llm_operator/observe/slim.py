@@ -29,8 +29,7 @@ def entry(body: Object) -> Entry:
         owner = Key(namespace, metadata["name"])
         fact = _object(body)
     else:
-        label = (metadata.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
-        owner = Key(namespace, sys.intern(label)) if label and namespace else None
+        owner = _owner(metadata, namespace)
         if kind == "Pod":
             fact = pod(body)
         elif kind == "Node":
@@ -46,6 +45,15 @@ def entry(body: Object) -> Entry:
         owner=owner,
         fact=fact,
     )
+
+
+def _owner(metadata: Object, namespace: str) -> Key | None:
+    """By the controlling owner, else (a pod's is its ReplicaSet) by our label."""
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller") and reference.get("kind") == names.KIND:
+            return Key(namespace, sys.intern(reference["name"]))
+    label = (metadata.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
+    return Key(namespace, sys.intern(label)) if label and namespace else None
 
 
 def controller_uid(body: Object) -> str | None:
@@ -139,4 +147,21 @@ def _object(body: Object) -> dict[str, Any]:
             if key != "kubectl.kubernetes.io/last-applied-configuration"
         }
     rest = {key: value for key, value in body.items() if key not in ("metadata", "kind")}
-    return {"kind": body["kind"], "metadata": metadata, **rest}
+    slim = {"kind": body["kind"], "metadata": metadata, **rest}
+    if body["kind"] == "ReplicaSet":
+        # The template is large, and who edited it says all that is needed of it.
+        slim["spec"] = {key: value for key, value in body["spec"].items() if key != "template"}
+        slim["templateEditors"] = template_editors(body)
+    return slim
+
+
+def template_editors(body: Object) -> tuple[str, ...]:
+    """Field managers other than us that own fields of a ReplicaSet's pod template."""
+    return tuple(
+        sorted(
+            entry.get("manager", "?")
+            for entry in body["metadata"].get("managedFields") or ()
+            if entry.get("manager") != names.FIELD_MANAGER
+            and "f:template" in (entry.get("fieldsV1") or {}).get("f:spec", {})
+        )
+    )

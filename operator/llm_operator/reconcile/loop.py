@@ -89,7 +89,7 @@ class Loop:
             try:
                 await self.list_all()
                 break
-            except (ApiError, OSError, asyncio.TimeoutError) as error:
+            except ApiError as error:
                 log.warning("waiting for the API server to list everything: %s", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 10)
@@ -134,7 +134,7 @@ class Loop:
             await asyncio.sleep(self._resync_seconds)
             try:
                 await self.list_all()
-            except (ApiError, OSError, asyncio.TimeoutError) as error:
+            except ApiError as error:
                 log.warning("resync failed: %s", error)
             self._enqueue_all()
 
@@ -150,7 +150,7 @@ class Loop:
                 metrics.RECONCILES.labels("error").inc()
                 wait = error.retry_after if isinstance(error, ApiError) else None
                 delay = self.queue.retry(key, wait or 0.0)
-                expected = isinstance(error, ApiError | OSError | asyncio.TimeoutError)
+                expected = isinstance(error, ApiError)
                 log.warning(
                     "%s/%s: again in %.1f s: %s",
                     *key,

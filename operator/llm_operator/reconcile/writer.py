@@ -33,12 +33,14 @@ class Writer:
         self._client = client
         self._store = store
 
-    async def create(self, body: Object, owner_uid: str) -> Object:
-        """Create a child. If its name is taken: ours is taken over, another's raises NameTaken."""
+    async def create(self, body: Object, owner_uid: str) -> Object | None:
+        """Create a child, None; the child if it was there and ours. Else raises NameTaken."""
         kind, metadata = body["kind"], body["metadata"]
         try:
             answer = await self._client.create(BY_KIND[kind], body)
             API_WRITES.labels(kind, "create").inc()
+            self._store.put(entry(answer))
+            return None
         except ApiError as error:
             if not error.already_exists:
                 raise
@@ -48,11 +50,38 @@ class Writer:
         self._store.put(entry(answer))
         return answer
 
+    async def find(self, kind: str, namespace: str, name: str, owner_uid: str) -> bool:
+        """Read a child that the watch does not show; True if it is there and ours."""
+        try:
+            answer = await self._client.get(BY_KIND[kind], namespace, name)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return False
+        if controller_uid(answer) != owner_uid or "deletionTimestamp" in answer["metadata"]:
+            return False
+        self._store.put(entry(answer))
+        return True
+
     async def repair(self, wanted: Object, actual: Object) -> Object:
         """Apply our fields over a child that differs; the uid guards against a namesake."""
         body = {**wanted, "metadata": {**wanted["metadata"], "uid": actual["metadata"]["uid"]}}
         answer = await self._client.apply(BY_KIND[wanted["kind"]], body)
         API_WRITES.labels(wanted["kind"], "apply").inc()
+        self._store.put(entry(answer))
+        return answer
+
+    async def replace_template(self, actual: Object, template: Object) -> Object:
+        """Put a ReplicaSet's template back whole, fields that others added included."""
+        kind, metadata = actual["kind"], actual["metadata"]
+        operations = [
+            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+            {"op": "replace", "path": "/spec/template", "value": template},
+        ]
+        answer = await self._client.json_patch(
+            BY_KIND[kind], metadata["namespace"], metadata["name"], operations
+        )
+        API_WRITES.labels(kind, "apply").inc()
         self._store.put(entry(answer))
         return answer
 
