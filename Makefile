@@ -1,0 +1,79 @@
+# One entry for everything. The tools come from requirements.lock, by hash, into .venv; the
+# Kubernetes programs into a cache outside the checkout, the first time they are needed.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+READY := .venv/.ready
+WORKERS ?= 2
+PYTEST ?=
+BENCH ?=
+DEMO ?=
+
+.PHONY: help
+help: ## what there is to make
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: $(READY) ## the whole product on this machine, simulated GPUs (DEMO=--keep leaves it running)
+	@$(BIN)/llm-operator demo $(DEMO)
+
+.PHONY: test
+test: lint programs ## lint, types, import contracts, all tests, also on a real control plane
+	$(BIN)/pytest -q -n $(WORKERS) $(PYTEST)
+
+.PHONY: unit
+unit: $(READY) ## the tests that need no control plane
+	$(BIN)/pytest -q -n $(WORKERS) -m "not cluster" $(PYTEST)
+
+.PHONY: lint
+lint: $(READY) ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: fix
+fix: $(READY) ## what ruff can put right by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: $(READY) ## the figures of docs/benchmarks.md, measured here (BENCH="latency writes": only these)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+.PHONY: programs
+programs: $(READY) ## fetch or build etcd, kube-apiserver, helm and the like
+	@$(BIN)/llm-operator up --download-only
+
+.PHONY: crds
+crds: $(READY) ## generate what is generated from the models
+	$(BIN)/llm-operator crd > crds/llmdeployments.yaml
+
+.PHONY: lock
+lock: $(READY) ## resolve the dependencies anew, into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --upgrade \
+		--generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## remove what was made here (not the cache of Kubernetes programs)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .bench dist
+	find operator tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	@for python in $${PYTHON:-} python3.11 python3.12 python3.13 python3.14 python3; do \
+		if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+			2>/dev/null; then break; fi; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 or newer, with venv (Debian: python3-venv), is needed; PYTHON=... names it" >&2; \
+		exit 1; \
+	fi; \
+	echo "making .venv with $$($$python --version)"; \
+	$$python -m venv .venv; \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements.lock; \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .; \
+	touch $@

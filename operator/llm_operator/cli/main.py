@@ -1,0 +1,189 @@
+"""The program `llm-operator` (also `kubectl-llm`): its commands, their options, their exit codes.
+
+0: done. 1: could not be done, or the answer is no. 2: wrong usage. What a command needs is
+imported when it runs, so that `--help` is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="llm-operator",
+    help="Plan, run, scale and upgrade quantized LLM serving on Kubernetes, and see why.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+fault_app = typer.Typer(help="Make simulated pods fail on demand.", no_args_is_help=True)
+
+
+class Output(StrEnum):
+    """For people or for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only this namespace.")]
+Kubeconfig = Annotated[
+    Path | None, typer.Option(help="Kubeconfig file to use.", show_default=False)
+]
+ClusterName = Annotated[str | None, typer.Option(help="Local cluster, where several run.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show where an error comes from.")] = False,
+) -> None:
+    if debug:
+        os.environ["LLM_OPERATOR_DEBUG"] = "1"
+
+
+@app.command()
+def up(
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            help="Simulated nodes, KIND=NODESxGPUS,...: a100, h100, l4, t4.", metavar="LIST"
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the local cluster.")] = "default",
+    keep: Annotated[
+        bool, typer.Option(help="Leave it running until `down`, or only until Ctrl-C.")
+    ] = True,
+    download_only: Annotated[
+        bool, typer.Option("--download-only", help="Only get the Kubernetes programs.")
+    ] = False,
+) -> None:
+    """Start a real Kubernetes on this machine, with simulated GPU nodes. No Docker."""
+    from llm_operator.cli import console, local
+
+    if download_only:
+        local.get_programs(console.console(stderr=True))
+    else:
+        local.up(name, nodes, keep=keep)
+
+
+@app.command()
+def down(
+    name: Annotated[str, typer.Argument(help="The local cluster to stop.")] = "default",
+) -> None:
+    """Stop what `up` or `demo --keep` left running."""
+    from llm_operator.cli import local
+
+    local.down(name)
+
+
+@app.command()
+def run(
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+    image_repository: Annotated[
+        str | None, typer.Option(help="Repository of the engine's image, for new revisions.")
+    ] = None,
+    engine_version: Annotated[
+        str | None, typer.Option(help="Version of the engine, for new revisions.")
+    ] = None,
+    hub_offline: Annotated[bool, typer.Option(help="Never ask the model hub.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Objects looked at side by side.")] = 8,
+    resync_seconds: Annotated[
+        float, typer.Option(min=1, help="List everything again this often.")
+    ] = 600,
+    http_host: Annotated[
+        str, typer.Option(help="Where the probes and metrics listen.")
+    ] = "0.0.0.0",
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Their port.")] = 8080,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
+) -> None:
+    """Run the operator, in a pod or on this machine."""
+    from llm_operator.handlers import app as operator
+    from llm_operator.handlers.settings import Settings
+    from llm_operator.telemetry import logs
+
+    logs.configure(log_level, as_json=log_json)
+    settings = Settings(
+        kubeconfig=str(kubeconfig) if kubeconfig else None,
+        namespace=namespace,
+        image_repository=image_repository,
+        engine_version=engine_version,
+        hub_offline=hub_offline,
+        workers=workers,
+        resync_seconds=resync_seconds,
+        http_host=http_host,
+        http_port=http_port,
+    )
+    raise typer.Exit(operator.run(settings))
+
+
+@app.command()
+def crd() -> None:
+    """Print the custom resource definition."""
+    from llm_operator.api.crd import crd_yaml
+
+    sys.stdout.write(crd_yaml())
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib import metadata
+
+    print(metadata.version("llm-operator"))
+
+
+@fault_app.command("set")
+def fault_set(
+    name: Annotated[str, typer.Argument(help="Any name, by which it is cleared.")],
+    fault: Annotated[
+        str, typer.Option(help="For example crash-loading, oom, hang, slow-start=30, hub-401.")
+    ],
+    namespace: Namespace = None,
+    selector: Annotated[str, typer.Option("--selector", "-l", help="Pods by label, k=v,k=v.")] = "",
+    cluster: ClusterName = None,
+) -> None:
+    """Have the pods that match fail, those yet to come too."""
+    from llm_operator.cli import local
+
+    where = [f"--namespace={namespace}"] if namespace else []
+    arguments = ["set", name, f"--fault={fault}", f"--selector={selector}", *where]
+    local.change_fault(local.choose(cluster), arguments)
+
+
+@fault_app.command("clear")
+def fault_clear(name: str, cluster: ClusterName = None) -> None:
+    """Have them work again."""
+    from llm_operator.cli import local
+
+    local.change_fault(local.choose(cluster), ["clear", name])
+
+
+app.add_typer(fault_app, name="fault")
+
+
+def main() -> None:
+    """The entry point: an error is one line on stderr, unless --debug."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("LLM_OPERATOR_DEBUG"):
+            raise
+        from llm_operator.cli.console import console
+
+        kind = "" if _is_told_to_users(error) else f"{type(error).__name__}: "
+        to = console(stderr=True)
+        to.print("[red]error:[/]", end=" ")
+        to.print(f"{kind}{error}", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _is_told_to_users(error: Exception) -> bool:
+    """Whether the message alone says it: our own errors do, and the operating system's."""
+    return isinstance(error, OSError) or type(error).__module__.startswith("llm_operator.")
