@@ -31,7 +31,7 @@ _FIRST_CLASS: Final = """
 """
 FIRST_CLASS: Final = frozenset(_FIRST_CLASS.split())
 """Model types with a class of TGI's own; any other goes through the transformers fallback."""
-SHARDED_FALLBACK: Final = frozenset({"qwen3", "olmo2"})
+SHARDED_FALLBACK: Final = frozenset({"qwen3", "qwen3_moe", "olmo2"})
 """Fallback types known to carry a tensor-parallel plan of transformers."""
 NEVER_SHARDED: Final = frozenset({"mamba", "ssm"})
 
