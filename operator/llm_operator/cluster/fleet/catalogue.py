@@ -43,6 +43,8 @@ CARDS: Mapping[str, Card] = {
     "h200": Card("NVIDIA-H200", 143771, (9, 0), "hopper", 24, 256, 3840),
 }
 
+MAX_NODES = 255
+
 _BY_PRODUCT = {card.product: card for card in CARDS.values()}
 
 
@@ -74,6 +76,8 @@ def parse_nodes(text: str) -> list[NodeGroup]:
         if not 1 <= gpus <= 16:
             raise ValueError(f"nodes: {item!r} asks for {gpus} cards a node; 1 to 16 are possible")
         groups.append(NodeGroup(kind, count, gpus))
+    if sum(group.count for group in groups) > MAX_NODES:
+        raise ValueError(f"nodes: at most {MAX_NODES} are possible")
     return groups
 
 

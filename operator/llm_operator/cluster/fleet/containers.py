@@ -24,7 +24,7 @@ from .container import ContainerSpec, Exit, Gpu, Process
 from .environment import ConfigError, expand, references, resolve_environment
 from .images import image_id
 from .machine import Machine
-from .probes import Probe, check, http_get, run_probe
+from .probes import Probe, http_get, run_probe
 from .quantity import parse_quantity
 from .runtime import ImageLike, Runtime
 from .status import ContainerView, Running, State, Terminated, Waiting
@@ -61,7 +61,10 @@ class Owner(Protocol):
 
 @dataclass(frozen=True)
 class Past:
-    """What a container was before the fleet took it over: restarts so far, and its last end."""
+    """What a container was before the fleet took it over: restarts so far, and its last end.
+
+    A main container goes on from there; an init container begins again.
+    """
 
     restarts: int = 0
     last: Terminated | None = None
@@ -77,7 +80,7 @@ class ContainerRunner:
         self._owner = owner
         self._gpus = gpus
         self._init = init
-        self._state: State = Waiting("ContainerCreating")
+        self._state: State = past.last if past.last and not init else Waiting("ContainerCreating")
         self._last = past.last
         self._restarts = past.restarts
         self._started = self._ready = False
@@ -123,7 +126,8 @@ class ContainerRunner:
 
     def wait_for(self, reason: str) -> None:
         """Show another reason for not having begun yet."""
-        self._set(Waiting(reason))
+        if isinstance(self._state, Waiting):
+            self._set(Waiting(reason))
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -152,6 +156,8 @@ class ContainerRunner:
         settings = self._owner.runtime.settings
         loop = asyncio.get_running_loop()
         backoff = Backoff(settings.backoff_initial, settings.backoff_ceiling)
+        if isinstance(self._state, Terminated) and not self._again():
+            return
         with suppress(Stopped):
             while True:
                 image = await self._unless_stopped(self._pull())
@@ -383,7 +389,7 @@ class ContainerRunner:
             run_probe(
                 probe,
                 self._running_since,
-                lambda: check(probe, self.spec, self._owner.ip),
+                lambda: self._owner.runtime.check(probe, self.spec, self._owner.ip),
                 lambda success: self._judge(probe, success),
                 on_failure,
             )

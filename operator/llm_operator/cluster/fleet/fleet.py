@@ -7,6 +7,7 @@ start, and may come and go at any time: a Node with the label is taken over, a d
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Sequence
 
@@ -84,8 +85,9 @@ class Fleet:
         """A pod range that no node has; the same for the same name until the node goes."""
         if name not in self._ranges:
             taken = set(self._ranges.values())
-            number = next(n for n in range(256) if n == 255 or pod_cidr(n) not in taken)
-            self._ranges[name] = pod_cidr(number)
+            self._ranges[name] = next(
+                cidr for cidr in map(pod_cidr, itertools.count()) if cidr not in taken
+            )
         return self._ranges[name]
 
     def _on_node(self, kind: str, node: Object) -> None:

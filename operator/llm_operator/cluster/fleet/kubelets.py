@@ -105,7 +105,9 @@ class Kubelet:
             return
         worker = PodWorker(pod, self._machine, self._runtime, self._statuses)
         self._workers[uid] = worker
-        self._tasks[uid] = asyncio.create_task(self._run(worker), name=worker.path)
+        task = asyncio.create_task(self._run(worker), name=worker.path)
+        task.add_done_callback(lambda _: worker.close())
+        self._tasks[uid] = task
 
     async def _run(self, worker: PodWorker) -> None:
         try:
@@ -142,6 +144,8 @@ class Kubelet:
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
                     log.warning("node %s: %r", self.name, error)
                     pause = 1.0
+                except ValueError as error:
+                    log.error("node %s cannot be simulated: %s", self.name, error)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._poke.wait()

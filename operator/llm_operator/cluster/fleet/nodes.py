@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from .catalogue import CARDS, Card, card_for
+from .catalogue import CARDS, MAX_NODES, Card, card_for
 
 SIMULATED = "llm-operator.dev/simulated"
 KIND = "fleet.llm-operator.dev/kind"
@@ -68,8 +68,8 @@ def gpu_labels(card: Card, gpus: int) -> dict[str, str]:
 
 def pod_cidr(number: int) -> str:
     """The range of node `number`, 0 to 254: 10.244.255.0/24 belongs to the host of the network."""
-    if not 0 <= number <= 254:
-        raise ValueError(f"node number {number}: 10.244.0.0/16 has room for 255 nodes")
+    if not 0 <= number < MAX_NODES:
+        raise ValueError(f"10.244.0.0/16 has no room for more than {MAX_NODES} nodes")
     return f"10.244.{number}.0/24"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -31,6 +32,7 @@ class PodWorker:
     def __init__(
         self, pod: Object, machine: Machine, runtime: Runtime, statuses: StatusWriter
     ) -> None:
+        status = pod.get("status") or {}
         self.pod = pod
         self.machine = machine
         self.runtime = runtime
@@ -39,13 +41,17 @@ class PodWorker:
         self.faults: dict[str, str] = runtime.faults.of(pod)
         self.uid: str = pod["metadata"]["uid"]
         self._statuses = statuses
-        self._began = runtime.now()
+        self._began = _time(status.get("startTime")) or runtime.now()
         self._init: list[ContainerRunner] = []
         self._main: list[ContainerRunner] = []
         self._deleting = asyncio.Event()
         self._terminal = False
         self._rejection: str | None = None
-        self._settled = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        self._settled = status.get("phase") in ("Succeeded", "Failed")
+        self._holds = True
+        if not self._settled and status.get("podIP"):
+            # At once, so that no new pod can get the address that others still know as ours.
+            self.ip = machine.addresses.allocate(status["podIP"])
 
     @property
     def path(self) -> str:
@@ -114,20 +120,22 @@ class PodWorker:
         if self.pod["metadata"].get("deletionTimestamp"):
             self._settled = True
             self._deleting.set()
-        try:
-            if not self._settled:
-                await self._live()
-            await self._deleting.wait()
-            await self._statuses.flush(self)
-            await self._delete()
-        finally:
-            self._settled = True
-            self._release()
+        if not self._settled:
+            await self._live()
+        await self._deleting.wait()
+        await self._statuses.flush(self)
+        await self._delete()
+
+    def close(self) -> None:
+        """After `run`, however it ended: say nothing more and hold nothing more."""
+        self._settled = True
+        self._release()
 
     async def _live(self) -> None:
         try:
             self._admit()
         except AdmissionError as error:
+            self._release()
             self._rejection = str(error)
             self._event("UnexpectedAdmissionError", str(error), "Warning")
             self.changed()
@@ -146,28 +154,39 @@ class PodWorker:
         wants = [gpus_wanted(container) for container in spec["containers"]]
         init_wants = [gpus_wanted(each) for each in spec.get("initContainers") or ()]
         cards = self.machine.cards.allocate(self.uid, max([sum(wants), *init_wants]))
-        self.ip = self.machine.addresses.allocate(status.get("podIP"))
+        self.ip = self.ip or self.machine.addresses.allocate()
         log.info("pod %s: cards %s, address %s", self.path, list(cards), self.ip)
-        # Old states are those of a machine that lost power since.
         for runners, specs, key, init in (
             (self._init, spec.get("initContainers") or (), "initContainerStatuses", True),
             (self._main, spec["containers"], "containerStatuses", False),
         ):
             past = {each["name"]: each for each in status.get(key) or ()}
             for each in specs:
-                gpus = self.machine.gpus(gpus_wanted(each))
                 runner = ContainerRunner(
-                    each, self, gpus, self._past(past.get(each["name"])), init=init
+                    each,
+                    self,
+                    self.machine.gpus(gpus_wanted(each)),
+                    self._past(past.get(each["name"])),
+                    init=init,
                 )
                 if init_wants:
                     runner.wait_for("PodInitializing")
                 runners.append(runner)
 
     def _past(self, status: Object | None) -> Past:
+        """What was before the machine lost power; whatever ran then has ended with it."""
         if status is None or not status.get("containerID"):
             return Past()
         now = self.runtime.now()
-        last = Terminated(255, "Unknown", "", now, now, status["containerID"])
+        end = status["state"].get("terminated") or {"exitCode": 255, "reason": "Unknown"}
+        last = Terminated(
+            end["exitCode"],
+            end["reason"],
+            end.get("message", ""),
+            _time(end.get("startedAt")) or now,
+            _time(end.get("finishedAt")) or now,
+            status["containerID"],
+        )
         return Past(int(status.get("restartCount") or 0), last)
 
     async def _mount(self) -> bool:
@@ -212,6 +231,9 @@ class PodWorker:
             deleted.cancel()
 
     def _release(self) -> None:
+        if not self._holds:
+            return
+        self._holds = False
         self.machine.cards.release(self.uid)
         if self.ip:
             self.machine.addresses.release(self.ip)
@@ -233,6 +255,10 @@ class PodWorker:
 
     def _event(self, reason: str, message: str, kind: str = "Normal") -> None:
         self.runtime.events.record(self.pod, reason, message, kind=kind)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _version(item: Object) -> int:

@@ -5,7 +5,7 @@ Holds; decides nothing. Tests put fakes here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from .container import Program
 from .environment import Reference, Sources, decode_data
 from .events import EventRecorder
 from .faults import FaultRules
+from .probes import Probe, check
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Runtime:
     faults: FaultRules
     settings: Settings = Settings()
     now: Callable[[], datetime] = utc_now
+    check: Callable[[Probe, Object, str], Awaitable[str | None]] = check
 
     async def fetch(self, reference: Reference, namespace: str) -> Object | None:
         """The object that is referred to, or None if there is none."""

@@ -99,7 +99,7 @@ class StatusWriter:
         try:
             subject.update(await self._api.patch(f"{subject.path}/status", body))
         except ApiError as error:
-            if error.status == 404:
+            if error.status == 404 or (error.status == 409 and await self._replaced(subject)):
                 return True
             log.warning("status of %s: %s", subject.path, error)
             return False
@@ -107,3 +107,11 @@ class StatusWriter:
             log.warning("status of %s: %r", subject.path, error)
             return False
         return True
+
+    async def _replaced(self, subject: Subject) -> bool:
+        """Whether the conflict is that the name belongs to another pod by now."""
+        try:
+            found = await self._api.get(subject.path)
+        except (ApiError, aiohttp.ClientError, TimeoutError, OSError):
+            return False
+        return bool(found["metadata"]["uid"] != subject.uid)
