@@ -97,7 +97,7 @@ def _expected(file: Path, word: str) -> str | None:
 @pytest.fixture(scope="module")
 def answers(cluster: LocalCluster) -> dict[str, str]:
     """What the API server answers to each bad manifest, by path: one kubectl for all of them."""
-    command = [cluster.program("kubectl"), f"--kubeconfig={cluster.kubeconfig}"]
+    command: list[str | Path] = [cluster.program("kubectl"), f"--kubeconfig={cluster.kubeconfig}"]
     command += ["create", "--dry-run=server", "--recursive", "--filename=."]
     done = subprocess.run(command, cwd=BAD, text=True, capture_output=True)
     parts = re.split(r'^Error from server \((?:\w+)\): error when creating "(.*?)": ', done.stderr,
@@ -108,11 +108,8 @@ def answers(cluster: LocalCluster) -> dict[str, str]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(BAD)))
 def test_a_bad_manifest_is_refused(answers: dict[str, str], file: Path) -> None:
     answer = answers.get(str(file.relative_to(BAD)), "accepted")
-    expected = [_expected(file, word) for word in ("field", "says", "pruned")]
-    for text in filter(None, expected):
-        assert re.sub(r"\[\d\]", "[]", text) in re.sub(r"\[\d\]", "[]", answer).replace(
-            "Unsup", "unsup"
-        )
+    for word in ("field", "says", "pruned"):
+        assert (_expected(file, word) or "") in answer
 
 
 def test_most_refusals_name_the_field_and_the_way_out() -> None:

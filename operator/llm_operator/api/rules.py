@@ -21,19 +21,20 @@ from llm_operator.api.spec import VERSION_PATTERN
 class Rule:
     """A CEL expression that is true for what is accepted, and what is said about the rest.
 
-    `message` is plain text, or with `computed` a CEL expression that gives it.
     `field` is where the fault is, relative to the place of the rule, e.g. `.revision`.
+    `computed` is a CEL expression for a message that shows a value, said instead of `message`.
     """
 
     rule: str
     message: str
     field: str | None = None
-    computed: bool = False
+    computed: str | None = None
 
     def to_schema(self) -> dict[str, Any]:
         """An item of `x-kubernetes-validations`."""
-        out: dict[str, Any] = {"rule": self.rule}
-        out["messageExpression" if self.computed else "message"] = self.message
+        out: dict[str, Any] = {"rule": self.rule, "message": self.message}
+        if self.computed:
+            out["messageExpression"] = self.computed
         if self.field:
             out["fieldPath"] = self.field
         return out
@@ -99,6 +100,10 @@ _SHARDED = (
     f"({_is_set('parallelism.tensor')} && type(self.parallelism.tensor) == int"
     " && int(self.parallelism.tensor) > 1)"
 )
+_NAME = (
+    "metadata.name also names a Service: small letters, digits and dashes, a letter first, at most"
+    f" {MAX_NAME_LENGTH} characters"
+)
 _SUGGESTED_NAME = (
     "((self.metadata.name.matches('^[0-9]') ? 'm-' : '') + self.metadata.name.replace('.', '-'))"
     f".find('^.{{0,{MAX_NAME_LENGTH - 1}}}[a-z0-9]')"
@@ -107,6 +112,8 @@ _ENV_FAMILY = (
     f"(self.name.startsWith('{ALLOWED_ENV_PREFIX}') && !self.name.contains('{REFUSED_ENV_PART}'))"
 )
 _LABEL_KEY = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+_ENV_NAMES = f"{ALLOWED_ENV_PREFIX}*, {', '.join(ALLOWED_ENV)}"
+_ENV_WAY_OUT = "use the fields of spec.runtime for options, model.tokenSecretRef for a token"
 _VERSION_TAG = r":[0-9]+\.[0-9]+\.[0-9]+(-[a-z0-9-]+)?(@|$)"
 
 RULES: Final[dict[str, tuple[Rule, ...]]] = {
@@ -114,10 +121,9 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
         Rule(
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
             f" && size(self.metadata.name) <= {MAX_NAME_LENGTH}",
-            "'metadata.name also names a Service: small letters, digits and dashes, a letter first,"
-            f" at most {MAX_NAME_LENGTH} characters; use for example ' + {_SUGGESTED_NAME}",
+            _NAME,
             ".metadata.name",
-            computed=True,
+            f"'{_NAME}; use for example ' + {_SUGGESTED_NAME}",
         ),
     ),
     "spec": (
@@ -300,11 +306,9 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "spec.runtime.env[]": (
         Rule(
             f"{_ENV_FAMILY} || self.name in [{', '.join(map(repr, ALLOWED_ENV))}]",
-            "'runtime.env may not set ' + self.name + ': options of the engine are fields of"
-            " spec.runtime, a token is model.tokenSecretRef; allowed are"
-            f" {ALLOWED_ENV_PREFIX}*, {', '.join(ALLOWED_ENV)}'",
+            f"runtime.env may set only {_ENV_NAMES}; {_ENV_WAY_OUT}",
             ".name",
-            computed=True,
+            f"'runtime.env may not set ' + self.name + ', only {_ENV_NAMES}; {_ENV_WAY_OUT}'",
         ),
     ),
     "spec.resources": (
