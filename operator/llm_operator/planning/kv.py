@@ -1,0 +1,40 @@
+"""Bytes of the KV cache: per token, per GPU, per sequence.
+
+Decides what grouped-query, multi-query and latent attention, sliding windows and 8-bit caches
+keep. `2 * layers * kv_heads * head_dim * bytes`; latent attention keeps
+`layers * (kv_lora_rank + qk_rope_head_dim) * bytes` on every GPU (DeepSeek-V2 report).
+"""
+
+from __future__ import annotations
+
+from llm_operator.runtimes.terms import Bytes, ModelShape
+
+
+def bytes_per_token(shape: ModelShape, kv_cache_dtype: str | None = None) -> Bytes:
+    """Bytes that one more token takes over all layers and heads, each counted once."""
+    return shape.layers * _per_layer(shape, kv_cache_dtype)
+
+
+def bytes_per_token_per_gpu(
+    shape: ModelShape, tensor_parallel: int, kv_cache_dtype: str | None = None
+) -> Bytes:
+    """The same on one of so many GPUs. One KV head and latent attention cannot be divided."""
+    total = bytes_per_token(shape, kv_cache_dtype)
+    if shape.mla is not None or shape.kv_heads == 1:
+        return total
+    return -(-total // tensor_parallel)
+
+
+def windowed_tokens(shape: ModelShape, tokens: int) -> float:
+    """Tokens that a sequence keeps on average over the layers, in an engine that forgets what is
+    outside of a layer's sliding window. At most `tokens`."""
+    if not shape.windows:
+        return tokens
+    return sum(min(tokens, window or tokens) for window in shape.windows) / len(shape.windows)
+
+
+def _per_layer(shape: ModelShape, kv_cache_dtype: str | None) -> Bytes:
+    unit = 1 if kv_cache_dtype and kv_cache_dtype.startswith("fp8") else 2
+    if shape.mla is not None:
+        return (shape.mla.kv_lora_rank + shape.mla.qk_rope_head_dim) * unit
+    return 2 * shape.kv_heads * shape.head_dim * unit
