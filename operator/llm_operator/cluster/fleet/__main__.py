@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--speed", type=float, default=60.0, help="how much faster weights load")
     parser.add_argument("--backoff", type=float, default=1.0, help="first crash back-off, seconds")
     parser.add_argument("--pull", type=float, default=0.2, help="first pull on a node, seconds")
+    parser.add_argument("--tls-cert", type=Path, help="with --tls-key: answer `kubectl logs`")
+    parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--log-level", default="info")
     return parser
 
@@ -74,8 +76,10 @@ async def _run(options: argparse.Namespace) -> None:
     settings = Settings(
         backoff_initial=options.backoff, backoff_ceiling=30 * options.backoff, pull=options.pull
     )
+    pair = (options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
     async with Api(Credentials.load(options.kubeconfig)) as api:
-        fleet = asyncio.create_task(Fleet(api, Images(options.speed), settings).run(options.nodes))
+        machines = Fleet(api, Images(options.speed), settings, pair)
+        fleet = asyncio.create_task(machines.run(options.nodes))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, fleet.cancel)
         try:

@@ -86,6 +86,7 @@ class ContainerRunner:
         self._started = self._ready = False
         self._container_id = ""
         self._process: Process | None = None
+        self._previous: Process | None = None
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -120,9 +121,15 @@ class ContainerRunner:
             image_id(image) if self._container_id else "",
         )
 
-    def logs(self) -> str:
-        """What the container has printed."""
-        return self._process.logs() if self._process else ""
+    @property
+    def alive(self) -> bool:
+        """Whether its program is running."""
+        return isinstance(self._state, Running)
+
+    def logs(self, *, previous: bool = False) -> str | None:
+        """What this run, or the one before it, has printed; None if there was no such run."""
+        process = self._previous if previous else self._process
+        return process.logs() if process else None
 
     def wait_for(self, reason: str) -> None:
         """Show another reason for not having begun yet."""
@@ -138,7 +145,7 @@ class ContainerRunner:
 
     def kill(self) -> None:
         """SIGKILL from outside (a fault); the restart policy decides what follows."""
-        if self._process is not None and isinstance(self._state, Running):
+        if self._process is not None and self.alive:
             self._process.kill()
 
     def _leave(self, grace: float) -> None:
@@ -291,7 +298,7 @@ class ContainerRunner:
         running: asyncio.Task[Exit] | None = None
         leaving = asyncio.create_task(self._leaving.wait())
         try:
-            self._process = image.program.start(spec)
+            self._previous, self._process = self._process, image.program.start(spec)
             running = asyncio.create_task(self._process.run())
             self._set(Running(began))
             self._event("Started", "Container started")

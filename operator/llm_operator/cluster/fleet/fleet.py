@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from .api import Api, ApiError, Object
 from .catalogue import NodeGroup
@@ -17,7 +18,9 @@ from .events import EventRecorder
 from .faults import CONFIG_MAP, NAMESPACE, FaultRules
 from .images import Images
 from .kubelets import Kubelet
+from .logs import PORT, serve_logs
 from .nodes import SIMULATED, build_node, pod_cidr
+from .pods import PodWorker
 from .runtime import Runtime, Settings, utc_now
 from .watching import Follower
 from .writer import StatusWriter
@@ -26,10 +29,20 @@ log = logging.getLogger(__name__)
 
 
 class Fleet:
-    """All kubelets of one process, over one API connection pool."""
+    """All kubelets of one process, over one API connection pool.
 
-    def __init__(self, api: Api, images: Images, settings: Settings) -> None:
+    `serving_pair` are certificate and key for `kubectl logs`; without them it is not answered.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        images: Images,
+        settings: Settings,
+        serving_pair: tuple[Path, Path] | None = None,
+    ) -> None:
         self._api = api
+        self._serving_pair = serving_pair
         self._faults = FaultRules(self._faults_changed)
         self._events = EventRecorder(api, utc_now)
         self._statuses = StatusWriter(api)
@@ -59,6 +72,8 @@ class Fleet:
             async with asyncio.TaskGroup() as group:
                 for work in (rules, nodes, pods, self._events, self._statuses):
                     group.create_task(work.run())
+                if self._serving_pair:
+                    group.create_task(serve_logs(self._find_pod, *self._serving_pair))
                 await nodes.synced.wait()
                 await self._create_nodes(groups)
         finally:
@@ -103,7 +118,13 @@ class Fleet:
         kubelet = self._kubelets.get(name)
         if kubelet is None:
             kubelet = Kubelet(
-                node, self._api, self._runtime, self._statuses, self._version, self._range_of
+                node,
+                self._api,
+                self._runtime,
+                self._statuses,
+                self._version,
+                self._range_of,
+                PORT if self._serving_pair else None,
             )
             self._kubelets[name] = kubelet
             for pod in self._pods.get(name, {}).values():
@@ -122,6 +143,14 @@ class Fleet:
             self._pods.setdefault(node, {})[uid] = pod
             if kubelet:
                 kubelet.see_pod(pod)
+
+    def _find_pod(self, namespace: str, name: str) -> PodWorker | None:
+        for kubelet in self._kubelets.values():
+            for worker in kubelet.workers:
+                metadata = worker.pod["metadata"]
+                if (metadata["namespace"], metadata["name"]) == (namespace, name):
+                    return worker
+        return None
 
     def _faults_changed(self) -> None:
         for kubelet in self._kubelets.values():

@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class Kubelet:
-    """Plays the kubelet of one Node object. `range_of` finds it a pod range if it has none."""
+    """Plays the kubelet of one Node object.
+
+    `range_of` finds it a pod range if it has none; `port` is where it answers for logs, if it does.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Kubelet:
         statuses: StatusWriter,
         version: str,
         range_of: Callable[[str], str],
+        port: int | None = None,
     ) -> None:
         self.node = node
         self._api = api
@@ -51,6 +55,7 @@ class Kubelet:
         self._statuses = statuses
         self._version = version
         self._range_of = range_of
+        self._port = port
         self._machine: Machine | None = None
         self._pods: dict[str, Object] = {}
         self._workers: dict[str, PodWorker] = {}
@@ -164,7 +169,7 @@ class Kubelet:
         if changes:
             self.update(await self._api.patch(path, changes))
         if not is_ready(self.node):
-            status = build_status(self.node, self._version, self._runtime.now())
+            status = build_status(self.node, self._version, self._runtime.now(), self._port)
             self.update(await self._api.patch(f"{path}/status", {"status": status}))
 
     async def _renew(self) -> None:

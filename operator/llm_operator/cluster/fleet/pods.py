@@ -88,12 +88,18 @@ class PodWorker:
         """The status may be another one now."""
         self._statuses.mark(self)
 
-    def logs(self, container: str | None = None) -> str | None:
-        """What a container has printed; None if there is no such container."""
-        for runner in (*self._main, *self._init):
-            if container in (None, runner.name):
-                return runner.logs()
-        return None
+    def logs(self, container: str, *, previous: bool = False) -> str | None:
+        """What a container has printed in its present or previous run; None if it has not run."""
+        runner = self._runner(container)
+        return runner.logs(previous=previous) if runner else None
+
+    def is_alive(self, container: str) -> bool:
+        """Whether a container's program is running."""
+        runner = self._runner(container)
+        return runner is not None and runner.alive
+
+    def _runner(self, name: str) -> ContainerRunner | None:
+        return next((each for each in (*self._main, *self._init) if each.name == name), None)
 
     def wanted_status(self) -> dict[str, Any] | None:
         """The status that the pod should have; None before there is one, and when it is history."""
