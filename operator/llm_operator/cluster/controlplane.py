@@ -1,4 +1,4 @@
-"""The programs of the control plane: their files, their flags, and how each says it is ready.
+"""The programs of the control plane: their flags, and how each says it is ready.
 
 Decides nothing about when they start or stop (supervisor.py). All addresses are inside the
 cluster's own network namespace, so ports are fixed and no two clusters can meet.
@@ -6,34 +6,19 @@ cluster's own network namespace, so ports are fixed and no two clusters can meet
 
 from __future__ import annotations
 
-import base64
-import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .files import ADMIN, API_PORT, INSIDE_URL, USERS, Files
 from .network import CONTROL_PLANE_IP, POD_RANGE, SERVICE_RANGE, SOURCE_IP
 
 NODE_NAME = "control-plane"
-API_PORT = 6443
-API_URL = f"https://127.0.0.1:{API_PORT}"
 _ETCD_URL = "http://127.0.0.1:2379"
 _CLIENT_QPS = 500
 _CLIENT_BURST = 1000
-
-ADMIN = "admin"
-FLEET = "fleet"
-# Each program has a user of its own, so that RBAC holds and the audit log tells them apart.
-_USERS: Mapping[str, tuple[str, ...]] = {
-    ADMIN: ("system:masters",),
-    FLEET: ("system:masters",),
-    "system:kube-controller-manager": (),
-    "system:kube-scheduler": (),
-    "system:kube-proxy": (),
-}
 
 
 @dataclass(frozen=True)
@@ -45,101 +30,44 @@ class Component:
     ready_url: str | None = None
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where a cluster keeps its things, all below one directory of its own."""
-
-    root: Path
-
-    @property
-    def audit_log(self) -> Path:
-        return self.root / "audit.log"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    @property
-    def kubeconfig(self) -> Path:
-        """For programs on the host: through the forwarder."""
-        return self.root / "kubeconfig"
-
-    @property
-    def kubeconfig_inside(self) -> Path:
-        """For programs in the cluster's namespace."""
-        return self.root / "kubeconfig-inside"
-
-    @property
-    def config(self) -> Path:
-        return self.root / "config"
-
-    @property
-    def certificates(self) -> Path:
-        return self.root / "certificates"
-
-    @property
-    def ca(self) -> Path:
-        """The API server's self-signed certificate with its CA: what kubeconfigs trust."""
-        return self.certificates / "apiserver.crt"
-
-    @property
-    def tokens(self) -> Path:
-        return self.config / "tokens.csv"
-
-    @property
-    def service_account_key(self) -> Path:
-        return self.config / "service-account.key"
-
-    def component_kubeconfig(self, user: str) -> Path:
-        return self.config / f"{user.removeprefix('system:')}.kubeconfig"
-
-
-def write_credentials(files: Files) -> None:
-    """Make what must exist before the API server starts: tokens, key, audit policy."""
-    files.config.mkdir(parents=True, exist_ok=True)
-    lines = [
-        f'{secrets.token_urlsafe(24)},{user},{user},"{",".join(groups)}"'
-        for user, groups in _USERS.items()
-    ]
-    write_private(files.tokens, "\n".join(lines) + "\n")
-    write_private(files.service_account_key, _ec_private_key())
-    (files.config / "audit-policy.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY))
-
-
-def write_kubeconfigs(files: Files, host_port: int) -> None:
-    """Write every kubeconfig; needs the certificate that the API server makes when it starts."""
-    ca = files.ca.read_bytes()
-    for user in _USERS:
-        text = kubeconfig(API_URL, ca, user, token_of(files, user))
-        write_private(files.component_kubeconfig(user), text)
-    write_private(files.kubeconfig_inside, kubeconfig(API_URL, ca, ADMIN, token_of(files, ADMIN)))
-    host_url = f"https://127.0.0.1:{host_port}"
-    write_private(files.kubeconfig, kubeconfig(host_url, ca, ADMIN, token_of(files, ADMIN)))
-    _write_component_configs(files)
-
-
-def token_of(files: Files, user: str) -> str:
-    """The bearer token of one of the cluster's own users."""
-    rows = (line.split(",") for line in files.tokens.read_text().splitlines())
-    return next(token for token, name, *_ in rows if name == user)
-
-
-def kubeconfig(server: str, ca: bytes, user: str, token: str) -> str:
-    """A kubeconfig with one context, as text."""
-    cluster = {
-        "server": server,
-        "certificate-authority-data": base64.b64encode(ca).decode(),
+def write_configs(files: Files) -> None:
+    """Write the configuration files of the programs that take more than flags."""
+    scheduler_config = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": {"leaderElect": False},
+        "clientConnection": {
+            "kubeconfig": str(files.component_kubeconfig("system:kube-scheduler")),
+            "qps": _CLIENT_QPS,
+            "burst": _CLIENT_BURST,
+        },
     }
-    context = {"cluster": "llm-operator", "user": user, "namespace": "default"}
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "llm-operator", "cluster": cluster}],
-        "users": [{"name": user, "user": {"token": token}}],
-        "contexts": [{"name": "llm-operator", "context": context}],
-        "current-context": "llm-operator",
+    proxy_config = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "clusterCIDR": str(POD_RANGE),
+        "hostnameOverride": NODE_NAME,
+        "healthzBindAddress": "127.0.0.1:10256",
+        "metricsBindAddress": "127.0.0.1:10249",
+        "clientConnection": {
+            "kubeconfig": str(files.component_kubeconfig("system:kube-proxy")),
+        },
+        # Zeros: leave the kernel's settings alone, they may not be ours to write.
+        "conntrack": {
+            "maxPerCore": 0,
+            "min": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+        "nftables": {"minSyncPeriod": "100ms"},
     }
-    return yaml.safe_dump(document, sort_keys=False)
+    for name, document in (
+        ("audit-policy", _AUDIT_POLICY),
+        ("scheduler", scheduler_config),
+        ("proxy", proxy_config),
+    ):
+        (files.config / f"{name}.yaml").write_text(yaml.safe_dump(document))
 
 
 def etcd(files: Files, program: Path) -> Component:
@@ -183,7 +111,7 @@ def apiserver(files: Files, program: Path) -> Component:
         "--audit-log-maxsize=100000",  # MB: never rotated, so that offsets into it stay good
         "--profiling=false",
     )
-    return Component("kube-apiserver", argv, f"{API_URL}/readyz")
+    return Component("kube-apiserver", argv, f"{INSIDE_URL}/readyz")
 
 
 def controller_manager(files: Files, program: Path) -> Component:
@@ -252,41 +180,6 @@ def control_plane_node() -> tuple[dict[str, Any], dict[str, Any]]:
     return node, status
 
 
-def _write_component_configs(files: Files) -> None:
-    scheduler_config = {
-        "apiVersion": "kubescheduler.config.k8s.io/v1",
-        "kind": "KubeSchedulerConfiguration",
-        "leaderElection": {"leaderElect": False},
-        "clientConnection": {
-            "kubeconfig": str(files.component_kubeconfig("system:kube-scheduler")),
-            "qps": _CLIENT_QPS,
-            "burst": _CLIENT_BURST,
-        },
-    }
-    proxy_config = {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
-        "clusterCIDR": str(POD_RANGE),
-        "hostnameOverride": NODE_NAME,
-        "healthzBindAddress": "127.0.0.1:10256",
-        "metricsBindAddress": "127.0.0.1:10249",
-        "clientConnection": {
-            "kubeconfig": str(files.component_kubeconfig("system:kube-proxy")),
-        },
-        # Zeros: leave the kernel's settings alone, they may not be ours to write.
-        "conntrack": {
-            "maxPerCore": 0,
-            "min": 0,
-            "tcpEstablishedTimeout": "0s",
-            "tcpCloseWaitTimeout": "0s",
-        },
-        "nftables": {"minSyncPeriod": "100ms"},
-    }
-    for name, document in (("scheduler", scheduler_config), ("proxy", proxy_config)):
-        (files.config / f"{name}.yaml").write_text(yaml.safe_dump(document))
-
-
 # Who wrote what, and how often. Bodies are never logged; what the control plane reads for itself,
 # and the heartbeats of nodes, would only hide the rest.
 _AUDIT_POLICY = {
@@ -298,24 +191,7 @@ _AUDIT_POLICY = {
         {"level": "None", "nonResourceURLs": ["/*"]},
         {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
         {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
-        {"level": "None", "users": ["system:apiserver", *_USERS.keys() - {ADMIN}]},
+        {"level": "None", "users": ["system:apiserver", *USERS.keys() - {ADMIN}]},
         {"level": "Metadata"},
     ],
 }
-
-
-def _ec_private_key() -> str:
-    """A new P-256 key as PEM (RFC 5915, without the optional public key, which readers derive)."""
-    # A scalar below 2**255 is below the order of the curve.
-    scalar = (secrets.randbits(255) or 1).to_bytes(32, "big")
-    prime256v1 = bytes.fromhex("06082a8648ce3d030107")
-    body = b"\x02\x01\x01" + b"\x04\x20" + scalar + b"\xa0" + bytes([len(prime256v1)]) + prime256v1
-    der = b"\x30" + bytes([len(body)]) + body
-    text = base64.encodebytes(der).decode()
-    return f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file with a secret in it, for its owner only."""
-    path.touch(mode=0o600)
-    path.write_text(text)

@@ -90,12 +90,12 @@ def _wrapper(name: str, home: Path, root: Path) -> Path:
     if program is None:
         raise ClusterError(f"the package {_PACKAGES[name][0]} has no {name} in it")
     libraries = sorted({file.parent.relative_to(home) for file in root.rglob("*.so*")})
-    path = ":".join(f"$here/{directory}" for directory in libraries)
+    library_path = ":".join(f"$here/{directory}" for directory in libraries)
     script = home / name
     script.write_text(
         "#!/bin/sh\n"
         "here=${0%/*}\n"  # so that the cache can be moved
-        f'LD_LIBRARY_PATH="{path}" exec "$here/{program.relative_to(home)}" "$@"\n'
+        f'LD_LIBRARY_PATH="{library_path}" exec "$here/{program.relative_to(home)}" "$@"\n'
     )
     script.chmod(0o755)
     return script

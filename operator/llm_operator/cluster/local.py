@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import binaries, controlplane, network, state, supervisor
+from . import binaries, files, network, state, supervisor
 from .audit import AuditLog
-from .controlplane import Files
 from .errors import ClusterError
+from .files import Files
 
 Progress = Callable[[str], None]
 
@@ -160,7 +160,7 @@ class LocalCluster:
                     os.kill(current.pid, signal.SIGKILL if overdue else signal.SIGTERM)
             time.sleep(_POLL_S)
         if current:  # what a killed supervisor could not end
-            supervisor.end_members(current.id)
+            state.end_members(current.id)
         if not keep_files:
             shutil.rmtree(self.state_dir, ignore_errors=True)
 
@@ -221,17 +221,17 @@ class LocalCluster:
     ) -> Path:
         """Write a kubeconfig with a day's token of a ServiceAccount, and return its path."""
         token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h")
-        server = controlplane.API_URL if inside else f"https://127.0.0.1:{self.ports['api']}"
+        server = files.INSIDE_URL if inside else f"https://127.0.0.1:{self.ports['api']}"
         where = "inside" if inside else "host"
         target = path or self.state_dir / f"{namespace}-{name}-{where}.kubeconfig"
-        text = controlplane.kubeconfig(server, self.files.ca.read_bytes(), name, token.strip())
-        controlplane.write_private(target, text)
+        text = files.kubeconfig(server, self.files.ca.read_bytes(), name, token.strip())
+        files.write_private(target, text)
         return target
 
     def logs(self, component: str) -> str:
         """What a component has printed since the cluster was started."""
         try:
-            return (self.files.logs / f"{component}.log").read_text(errors="replace")
+            return self.files.log(component).read_text(errors="replace")
         except FileNotFoundError:
             known = ", ".join(sorted(path.stem for path in self.files.logs.glob("*.log")))
             raise ClusterError(f"no component {component!r}; there are: {known}") from None
@@ -340,8 +340,8 @@ def _clear(root: Path) -> None:
             entry.unlink()
 
 
-def _fleet_command(files: Files, nodes: str, arguments: Sequence[str]) -> tuple[str, ...]:
-    kubeconfig = files.component_kubeconfig(controlplane.FLEET)
+def _fleet_command(paths: Files, nodes: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    kubeconfig = paths.component_kubeconfig(files.FLEET)
     module = "llm_operator.cluster.fleet"
     command = (sys.executable, "-m", module, f"--kubeconfig={kubeconfig}", f"--nodes={nodes}")
     return (*command, *arguments)

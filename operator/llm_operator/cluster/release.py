@@ -7,6 +7,7 @@ match its checksum is.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import platform
 import shutil
 import tarfile
@@ -58,7 +59,10 @@ def fetch(
         progress(f"downloading {program} {version}")
         with urllib.request.urlopen(url, timeout=60) as answer, file.open("wb") as out:
             shutil.copyfileobj(answer, out)
-    except OSError:  # URLError and time-outs included
+            announced = int(answer.headers.get("Content-Length", out.tell()))
+            if out.tell() != announced:
+                return None  # broken off
+    except (OSError, http.client.HTTPException):  # URLError and time-outs are OSErrors
         return None
     with file.open("rb") as content:
         actual = hashlib.file_digest(content, "sha256").hexdigest()

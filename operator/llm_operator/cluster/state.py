@@ -6,9 +6,12 @@ file but by a lock that the kernel drops when it ends.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +22,10 @@ from .errors import ClusterError
 STARTING, READY, FAILED = "Starting", "Ready", "Failed"
 MARK = "LLM_OPERATOR_CLUSTER"
 """Environment variable that every process of a cluster carries, with the cluster's own id."""
+
+
+_GRACE_S = 2.0
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -92,3 +99,22 @@ def members(cluster_id: str) -> list[int]:
         if wanted in environment.split(b"\0"):
             found.append(int(entry.name))
     return found
+
+
+def end_members(cluster_id: str) -> None:
+    """Ask the marked processes to end, and kill those that have not after a short grace."""
+    deadline = time.monotonic() + _GRACE_S
+    while pids := [pid for pid in members(cluster_id) if not _is_zombie(pid)]:
+        number = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)  # a stopped process would not hear it
+        time.sleep(_POLL_S)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
