@@ -124,6 +124,20 @@ def run(
 
 
 @app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="One LLMDeployment, in detail.")] = None,
+    namespace: Namespace = None,
+    output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show what runs: plan, memory, revisions, pods and why they do not serve."""
+    from llm_operator.cli import status as command
+
+    command.status(name, namespace, kubeconfig, as_json=output is Output.JSON, watch=watch)
+
+
+@app.command()
 def crd() -> None:
     """Print the custom resource definition."""
     from llm_operator.api.crd import crd_yaml
@@ -187,3 +201,7 @@ def main() -> None:
 def _is_told_to_users(error: Exception) -> bool:
     """Whether the message alone says it: our own errors do, and the operating system's."""
     return isinstance(error, OSError) or type(error).__module__.startswith("llm_operator.")
+
+
+if __name__ == "__main__":
+    main()
