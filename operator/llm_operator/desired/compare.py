@@ -71,7 +71,7 @@ def _keys(name: str | int, items: list[Any]) -> tuple[str, ...] | None:
 
 
 def _identity(item: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in keys)
+    return tuple(item.get(key) for key in keys)
 
 
 def _same(actual: Any, wanted: Any, path: Path) -> bool:

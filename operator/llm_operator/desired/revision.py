@@ -37,7 +37,6 @@ class Defaults:
     repository: str | None = None
     version: str | None = None
     drain_seconds: int = 90
-    gpu_resource: str = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,23 @@ def resolve(
     """Decide, once per revision, all that the user left open.
 
     `commit` is the Hub's answer for `model.revision`; it is not kept for a local path.
-    ValueError if the image's version is not known: ask `engine.image` first for the reason.
+    ValueError if the plan does not fit, or the image's version is not known: ask `engine.image`
+    first for the reason.
     """
+    if plan.gpu is None or not plan.fits:
+        raise ValueError(f"a plan that does not fit makes no revision: {plan.message}")
     runtime = engine(spec.runtime.name if spec.runtime else None)
     image = runtime.image(spec.runtime, defaults.repository, defaults.version)
     if isinstance(image, Refusal):
         raise ValueError(image.reason)
     drain = spec.rollout.drain_seconds if spec.rollout else None
-    gpu = spec.gpu.resource_name if spec.gpu else None
     return Resolved(
         engine=runtime.name,
         image=image.reference,
         engine_version=image.version,
         plan=plan,
         commit=None if spec.model.path is not None else commit,
-        gpu_resource=gpu or defaults.gpu_resource,
+        gpu_resource=plan.gpu.resource,
         drain=runtime.drain(image.version, drain or defaults.drain_seconds),
         startup_seconds=runtime.startup_seconds(max(plan.checkpoint_bytes, plan.weight_bytes)),
     )
