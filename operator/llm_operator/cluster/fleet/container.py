@@ -36,7 +36,8 @@ class ContainerSpec:
     """A container after Kubernetes has resolved it: references are values, GPUs are cards.
 
     `shm_bytes` is the size of /dev/shm: 64 MiB unless a memory volume is mounted there.
-    `env` holds the image's own variables too. `faults` are the failures asked for (see README).
+    `env` holds the image's own variables too. `working_dir` is None where the image's own stands.
+    `faults` are the failures asked for (see README).
     """
 
     image: str
@@ -50,6 +51,7 @@ class ContainerSpec:
     memory_limit_bytes: int | None = None
     read_only_root: bool = False
     run_as_user: int | None = None
+    working_dir: str | None = None
     faults: Mapping[str, str] = field(default_factory=dict)
 
 
