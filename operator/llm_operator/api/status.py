@@ -83,7 +83,7 @@ class QuantizationStatus(Part):
     """How the weights are stored."""
 
     method: str
-    bits: int
+    bits: float
     group_size: int | None = None
 
 

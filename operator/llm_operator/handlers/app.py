@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -27,7 +26,7 @@ SHUTDOWN_SECONDS = 3.0
 
 
 async def operate(settings: Settings, stop: asyncio.Event) -> None:
-    """Run until `stop` is set. Raises what made the framework end by itself."""
+    """Run until `stop` is set. Raises what made kopf fail."""
     client = await KubeClient.connect(settings.kubeconfig, user_agent=settings.user_agent)
     loop = Loop(
         client,
@@ -36,7 +35,7 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
         workers=settings.workers,
         resync_seconds=settings.resync_seconds,
     )
-    models = Models(offline=settings.hub_offline, found=loop.queue.add)
+    models = Models(None, found=loop.queue.add)
     defaults = Defaults(repository=settings.image_repository, version=settings.engine_version)
     reconciler = Reconciler(
         client, loop.store, loop.queue, loop.waiting_for_nodes, Wishes(models, defaults)
@@ -44,29 +43,32 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
     web = await http.serve(
         settings.http_host, settings.http_port, alive=loop.not_alive, ready=loop.not_ready
     )
-    framework = asyncio.create_task(_watch(settings, loop, stop))
+    stopping = asyncio.create_task(stop.wait())
+    framework: asyncio.Task[None] | None = None
     try:
-        starting = asyncio.create_task(loop.start(reconciler))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({framework, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (starting, stopping):
-            task.cancel()
-        if framework.done() and not stop.is_set():
+        listing = asyncio.create_task(loop.first_listing())
+        await asyncio.wait({listing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        listing.cancel()
+        if not stop.is_set():
+            # kopf looks only once which kinds there are, hence after they could be listed.
+            framework = asyncio.create_task(_watch(settings, loop, stop))
+            loop.start(reconciler)
+            await asyncio.wait({framework, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if framework is not None and framework.done():  # it never ends by itself, unless it failed
             framework.result()
-            raise RuntimeError("the watches have ended by themselves")
     finally:
         stop.set()
         await loop.stop()
         await models.close()
-        with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
-            await asyncio.wait_for(framework, SHUTDOWN_SECONDS)
         await web.cleanup()
         await client.close()
+        if framework is not None:
+            await asyncio.wait({framework}, timeout=SHUTDOWN_SECONDS)
 
 
 async def _watch(settings: Settings, loop: Loop, stop: asyncio.Event) -> None:
     await kopf.operator(
-        registry=watch.registry(loop.seen),
+        registry=watch.registry(loop.seen, stop.set),
         settings=watch.settings(),
         standalone=True,
         clusterwide=settings.namespace is None,
@@ -83,11 +85,9 @@ def run(settings: Settings) -> int:
     async def main() -> None:
         stop = asyncio.Event()
         running = asyncio.get_running_loop()
-        task = asyncio.create_task(operate(settings, stop))
-        await asyncio.sleep(0)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT):  # until kopf takes them over
             running.add_signal_handler(number, stop.set)
-        await task
+        await operate(settings, stop)
 
     try:
         asyncio.run(main())

@@ -15,8 +15,13 @@ Seen = Callable[[str | None, Mapping[str, Any]], None]
 log = logging.getLogger(__name__)
 
 
-def registry(seen: Seen, resources: tuple[Resource, ...] = WATCHED) -> kopf.OperatorRegistry:
-    """Handlers that hand every watch event to `seen(type, object)`; type None = initial listing."""
+def registry(
+    seen: Seen, stopping: Callable[[], None], resources: tuple[Resource, ...] = WATCHED
+) -> kopf.OperatorRegistry:
+    """Handlers that hand every watch event to `seen(type, object)`; type None = initial listing.
+
+    `stopping` is called when kopf, which catches the signals, has begun to leave.
+    """
     handlers = kopf.OperatorRegistry()
 
     async def on_event(event: Mapping[str, Any], **_: Any) -> None:
@@ -25,6 +30,10 @@ def registry(seen: Seen, resources: tuple[Resource, ...] = WATCHED) -> kopf.Oper
     for resource in resources:
         group, _, version = resource.api_version.rpartition("/")
         kopf.on.event(group, version, resource.plural, id="store", registry=handlers)(on_event)
+
+    @kopf.on.cleanup(registry=handlers)
+    async def on_cleanup(**_: Any) -> None:
+        stopping()
 
     @kopf.on.login(registry=handlers)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:

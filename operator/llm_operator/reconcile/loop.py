@@ -63,7 +63,7 @@ class Loop:
         """A watch event: keep or forget the object, then have its owner looked at."""
         item = entry(body)
         if event == "DELETED":
-            self.store.remove(item.kind, item.namespace, item.name, item.uid)
+            self.store.remove(item.kind, item.namespace, item.name, item.uid, item.version)
         elif not self.store.put(item):
             return
         self.touch(item)
@@ -82,17 +82,19 @@ class Loop:
             await self._list(resource)
         self._listed_at = asyncio.get_running_loop().time()
 
-    async def start(self, reconcile: Reconcile) -> None:
-        """List everything (again and again until it works), then set the workers to it."""
+    async def first_listing(self) -> None:
+        """List everything, again and again until it works: the CRD may come after the operator."""
         delay = 0.5
-        while True:
+        while self._listed_at is None:
             try:
                 await self.list_all()
-                break
             except ApiError as error:
-                log.warning("waiting for the API server to list everything: %s", error)
+                log.warning("waiting until everything can be listed: %s", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 10)
+
+    def start(self, reconcile: Reconcile) -> None:
+        """Set the workers to everything there is; `first_listing` must have come before."""
         self._enqueue_all()
         self._tasks = [asyncio.create_task(self._work(reconcile)) for _ in range(self._workers)]
         self._tasks.append(asyncio.create_task(self._resync()))

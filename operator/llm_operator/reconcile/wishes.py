@@ -17,7 +17,8 @@ from llm_operator.facts.cluster import NodeFact
 from llm_operator.kube.store import Key
 from llm_operator.observe.models import Models, NotYet, Unknown
 from llm_operator.planning import Model, Offer, Wish, offers_for, plan, wish_from
-from llm_operator.runtimes.base import Engine, Resolved, engine
+from llm_operator.planning.cards import gpu_of
+from llm_operator.runtimes.base import Resolved, engine
 from llm_operator.runtimes.terms import Plan, Refusal
 from llm_operator.status.situation import Held
 
@@ -55,19 +56,34 @@ class Wishes:
             held = Held(model.reason, model.message, stuck=model.retry_after is None)
             return Answer(held=held, retry_after=model.retry_after)
         wish = wish_from(spec, image.version)
-        offers = offers_for(wish, tuple(nodes))
+        offers = offers_for(wish, offered(nodes, wish.resource))
         if not offers:
             return Answer(held=_no_gpus(wish), depends_on_nodes=True)
-        made = _plan(wish, model, offers, serving)
+        made = _plan(wish, model, offers, serving.name)
         if not made.fits:
             held = Held(Reason.PLAN_REFUSED, _with_ways_out(made))
             return Answer(held=held, plan=made, depends_on_nodes=True)
         return Answer(resolve(spec, made, model.commit, self._defaults), plan=made)
 
 
+def offered(nodes: Sequence[NodeFact], resource: str) -> list[Offer]:
+    """What nodes have of an extended resource, one offer a node.
+
+    A node that is not ready or cordoned is offered too: it is there, and what is planned for it
+    waits for it.
+    """
+    found = []
+    for node in nodes:
+        count = dict(node.allocatable).get(resource, 0)
+        gpu = gpu_of(node.product, node.memory_mib, node.compute_capability, resource)
+        if count and gpu is not None:
+            found.append(Offer(gpu, gpus_per_node=count))
+    return found
+
+
 @lru_cache(maxsize=512)
-def _plan(wish: Wish, model: Model, offers: tuple[Offer, ...], serving: Engine) -> Plan:
-    return plan(wish, model, offers, serving)
+def _plan(wish: Wish, model: Model, offers: tuple[Offer, ...], serving: str) -> Plan:
+    return plan(wish, model, offers, engine(serving))
 
 
 def _with_ways_out(made: Plan) -> str:

@@ -1,0 +1,122 @@
+"""What is known of a model: from the spec's own config, the catalogue, or (in background) the Hub.
+
+Never waits: a look-up at the Hub runs on its own and has its askers looked at when it ends. So
+nothing stands between a new object with a known model and its pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_operator.api.spec import Model as ModelSpec
+from llm_operator.api.status import Reason
+from llm_operator.kube.store import Key
+from llm_operator.planning import Model, SizeUnknown, model_of
+from llm_operator.planning.catalogue import catalogued
+
+log = logging.getLogger(__name__)
+
+FRESH_SECONDS = 3600.0
+"""How long an answer of the Hub is good for new revisions."""
+
+WAYS = (
+    "give the fields of its config.json in model.config, let the operator see it (HF_TOKEN of the"
+    " operator), or use a model of the catalogue"
+)
+"""The three ways out where a model's shape is not known."""
+
+
+class HubModels(Protocol):
+    async def look_up(self, model_id: str, revision: str | None) -> object: ...
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """The Hub is being asked."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The model's shape cannot be told; `retry_after` in seconds where time may help."""
+
+    reason: Reason
+    message: str
+    retry_after: float | None = None
+
+
+Facts = Model | NotYet | Unknown
+
+
+class Models:
+    """Facts about models, with the Hub's answers cached in this process."""
+
+    def __init__(self, hub: HubModels | None, found: Callable[[Key], None]) -> None:
+        self._hub = hub
+        self._found = found
+        self._known: dict[tuple[str, str | None], tuple[float, Model | Unknown]] = {}
+        self._asking: dict[tuple[str, str | None], asyncio.Task[None]] = {}
+        self._askers: dict[tuple[str, str | None], set[Key]] = {}
+
+    def facts(self, key: Key, spec: ModelSpec) -> Facts:
+        """What is known now; if it is NotYet, `found(key)` is called when there is more."""
+        if spec.config is not None:
+            return _judge(model_of(spec.id, spec.config, source="model.config"), spec.id)
+        known = self._cached(spec)
+        if known is not None:
+            return known
+        listed = catalogued(spec.id, spec.revision)
+        if listed is not None:
+            return _judge(listed, spec.id)
+        if self._hub is None:
+            return Unknown(
+                Reason.MODEL_SHAPE_UNKNOWN,
+                f"{spec.id} is not in the catalogue and the Hub is not asked (offline): {WAYS}",
+            )
+        return self._ask(key, spec, self._hub)
+
+    async def close(self) -> None:
+        """Stop asking."""
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+
+    def _cached(self, spec: ModelSpec) -> Model | Unknown | None:
+        asked_at, answer = self._known.get((spec.id, spec.revision), (0.0, None))
+        age = asyncio.get_running_loop().time() - asked_at
+        limit = FRESH_SECONDS
+        if isinstance(answer, Unknown) and answer.retry_after is not None:
+            limit = answer.retry_after
+        return answer if age < limit else None
+
+    def _ask(self, key: Key, spec: ModelSpec, hub: HubModels) -> NotYet:
+        question = (spec.id, spec.revision)
+        self._askers.setdefault(question, set()).add(key)
+        if question not in self._asking:
+            self._asking[question] = asyncio.create_task(self._look_up(question, hub))
+        return NotYet(f"asking the Hub for the shape of {spec.id}")
+
+    async def _look_up(self, question: tuple[str, str | None], hub: HubModels) -> None:
+        model_id, revision = question
+        try:
+            answer: Model | Unknown = await hub.look_up(model_id, revision)  # type: ignore[assignment]
+        except Exception as error:
+            log.warning("looking up %s: %s", model_id, error, exc_info=error)
+            answer = Unknown(
+                Reason.HUB_UNREACHABLE, f"the Hub could not be asked for {model_id}", 60.0
+            )
+        self._known[question] = (asyncio.get_running_loop().time(), answer)
+        del self._asking[question]
+        for key in self._askers.pop(question, ()):
+            self._found(key)
+
+
+def _judge(found: Model | SizeUnknown, model_id: str) -> Model | Unknown:
+    if isinstance(found, Model):
+        return found
+    return Unknown(Reason.MODEL_SHAPE_UNKNOWN, f"{model_id}: {found.reason}: {WAYS}")
