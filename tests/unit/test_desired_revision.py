@@ -13,6 +13,7 @@ from tests.unit.desired_inputs import A100, AWQ, COMMIT, PLAN_8B, plan, resolved
 from llm_operator.api.spec import user_inputs
 from llm_operator.desired import revision
 from llm_operator.desired.revision import Defaults, Record
+from llm_operator.runtimes.base import Resolved
 from llm_operator.runtimes.terms import Quantization, Rejected
 
 
@@ -98,16 +99,29 @@ def test_each_change_of_the_user_is_another_revision(change: dict[str, Any]) -> 
     assert revision.matching({"before": before}, after.user) is None
 
 
-def test_what_was_resolved_is_in_the_hash() -> None:
+def test_what_was_resolved_and_reaches_the_pod_is_in_the_hash() -> None:
     wanted = spec()
     user, decided = user_inputs(wanted), resolved(wanted)
     for other in (
         replace(decided, commit="f" * 40),
         replace(decided, image="mirror/tgi:3.3.7"),
         replace(decided, plan=plan(tensor_parallel=2)),
+        replace(decided, plan=plan(products=("NVIDIA-L4",))),
+        replace(decided, drain=replace(decided.drain, grace=1)),
         replace(decided, startup_seconds=1),
     ):
-        assert revision.revision_hash(user, other) != revision.revision_hash(user, decided)
+        assert hash_of(user, other) != hash_of(user, decided)
+
+
+def test_the_wording_of_a_plan_makes_no_revision() -> None:
+    wanted = spec()
+    user, decided = user_inputs(wanted), resolved(wanted)
+    other = replace(decided, plan=plan(message="in other words", ways_out=("x",)))
+    assert hash_of(user, other) == hash_of(user, decided)
+
+
+def hash_of(user: dict[str, Any], decided: Resolved) -> str:
+    return revision.revision_hash("chat", user, decided)
 
 
 def test_other_defaults_of_the_operator_match_the_same_revision() -> None:

@@ -55,7 +55,6 @@ class Record:
 
 
 _RECORD: Final = TypeAdapter(Record)
-_RESOLVED: Final = TypeAdapter(Resolved)
 
 
 def resolve(
@@ -88,13 +87,16 @@ def resolve(
 
 def make_record(name: str, user: Json, resolved: Resolved) -> Record:
     """The record of a new revision of the deployment `name`."""
-    revision = revision_hash(user, resolved)
+    revision = revision_hash(name, user, resolved)
     return Record(revision, user, resolved, rendering_sha(render(name, revision, user, resolved)))
 
 
-def revision_hash(user: Json, resolved: Resolved) -> str:
-    """Ten characters that may end an object's name, from everything that reaches the pod."""
-    digest = _digest({"user": user, "resolved": _RESOLVED.dump_python(resolved, mode="json")})
+def revision_hash(name: str, user: Json, resolved: Resolved) -> str:
+    """Ten characters that may end an object's name, from the wish and all that reaches the pod.
+
+    What was resolved counts by its rendering, so the wording of a plan makes no revision.
+    """
+    digest = _digest({"user": user, "template": render(name, "", user, resolved)})
     return "".join(_RAND_SAFE[byte % len(_RAND_SAFE)] for byte in digest[:HASH_LENGTH])
 
 
