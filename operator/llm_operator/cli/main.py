@@ -35,6 +35,10 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only t
 Kubeconfig = Annotated[
     Path | None, typer.Option(help="Kubeconfig file to use.", show_default=False)
 ]
+Nodes = Annotated[
+    str | None,
+    typer.Option(help="Simulated nodes, KIND=NODESxGPUS,...: a100, h100, l4, t4.", metavar="LIST"),
+]
 ClusterName = Annotated[str | None, typer.Option(help="Local cluster, where several run.")]
 
 
@@ -48,12 +52,7 @@ def options(
 
 @app.command()
 def up(
-    nodes: Annotated[
-        str | None,
-        typer.Option(
-            help="Simulated nodes, KIND=NODESxGPUS,...: a100, h100, l4, t4.", metavar="LIST"
-        ),
-    ] = None,
+    nodes: Nodes = None,
     name: Annotated[str, typer.Option(help="Name of the local cluster.")] = "default",
     keep: Annotated[
         bool, typer.Option(help="Leave it running until `down`, or only until Ctrl-C.")
@@ -79,6 +78,25 @@ def down(
     from llm_operator.cli import local
 
     local.down(name)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards.")] = False,
+    nodes: Nodes = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="What to apply.", metavar="DIR", show_default=False)
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="The operator's chart.", metavar="DIR", show_default=False)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = 180,
+) -> None:
+    """Show everything on this machine: cluster, operator, examples, answers."""
+    from llm_operator.cli import demo as command
+
+    code = command.demo(keep=keep, nodes=nodes, examples=examples, chart=chart, timeout=timeout)
+    raise typer.Exit(code)
 
 
 @app.command()

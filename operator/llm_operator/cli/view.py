@@ -5,6 +5,7 @@ Decides words, colours and bars. Sizes are decimal (GB), as the planner's are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -244,11 +245,20 @@ def _plan(seen: Seen) -> RenderableType:
         total, amounts = shares
         lines.append(Text.assemble("each GPU  ", bar, f"  {gb(total)}"))
         lines.append(_legend(plan, total, amounts))
-    for rejected in plan.get("rejected", ()):
-        degree, why = rejected["tensorParallel"], rejected["reason"]
-        lines.append(Text(f"not on {degree} GPU{'s' if degree > 1 else ''}: {why}", "dim"))
+    lines += [Text(line, "dim") for line in _rejected(plan.get("rejected", ()))]
     lines += [Text(f"way out: {way}", _BUSY) for way in plan.get("waysOut", ())]
     return Padding(Group(*lines), (0, 2))
+
+
+def _rejected(rejected: Iterable[Object]) -> Iterable[str]:
+    """Degrees that cannot be, those with the same reason together."""
+    alike: dict[str, list[Object]] = {}
+    for one in rejected:
+        degree = str(one["tensorParallel"])
+        alike.setdefault(re.sub(rf"\b{degree}\b", "N", one["reason"]), []).append(one)
+    for group in alike.values():
+        degrees = ", ".join(str(one["tensorParallel"]) for one in group)
+        yield f"not on {degrees} GPU{'' if degrees == '1' else 's'}: {group[0]['reason']}"
 
 
 def _legend(plan: Object, total: int, amounts: Sequence[int]) -> Table:

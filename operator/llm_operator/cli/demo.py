@@ -1,0 +1,235 @@
+"""`demo`: the whole product on this machine, from nothing to an answer of every example.
+
+Starts a local cluster, runs the operator in it with the chart's own arguments, ServiceAccount and
+RBAC, applies the examples, watches them become ready, and talks with each. Checks nothing by
+itself that it does not show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from llm_operator.cli import local, view
+from llm_operator.cli.chat import QUESTION, Answer
+from llm_operator.cli.console import CommandError, console, step
+from llm_operator.cli.status import fetch
+from llm_operator.cluster import state
+from llm_operator.cluster.local import LocalCluster, default_state_dir
+from llm_operator.kube.client import KubeClient
+
+NAME = "demo"
+_CHECKOUT = Path(__file__).parents[3]
+_NAMESPACE = "llm-operator"
+_EVERY_S = 0.25
+_LOG_LINES = 5
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the chart says about the operator: its objects, its account, its arguments."""
+
+    objects: tuple[dict[str, Any], ...]
+    account: str
+    arguments: tuple[str, ...]
+
+
+def demo(
+    *, keep: bool, nodes: str | None, examples: Path | None, chart: Path | None, timeout: float
+) -> int:
+    """Run it. 0 if every example got ready and answered, else 1."""
+    out, to = console(), console(stderr=True)
+    examples, chart = examples or _CHECKOUT / "examples", chart or _CHECKOUT / "charts/llm-operator"
+    for wanted, option in ((examples, "--examples"), (chart, "--chart")):
+        if not wanted.exists():
+            raise CommandError(f"{wanted} is not there: run this in a checkout, or give {option}")
+    if state.is_running(default_state_dir(NAME)):
+        raise CommandError(f"a demo is running: `llm-operator down {NAME}` first")
+    local.get_programs(to)
+    with _cluster(nodes or local.NODES, to, keep=keep) as cluster:
+        operator = _start_operator(cluster, chart, to)
+        with step(f"applying {local.shown(examples)}", to):
+            cluster.kubectl("apply", f"--filename={examples}")
+        seen = asyncio.run(_follow(cluster, operator, timeout, out, to))
+        ready = [found for found in seen if found.ready]
+        with step(f"asking {len(ready)} models: {QUESTION}", to):
+            answers = _ask(cluster, ready)
+        out.print(_answers(answers))
+        good = bool(seen) and len(ready) == len(seen) and not any(a.error for a in answers)
+        to.print(_what_next(cluster if keep else None, seen))
+    return 0 if good else 1
+
+
+@contextmanager
+def _cluster(nodes: str, to: Console, *, keep: bool) -> Iterator[LocalCluster]:
+    """A cluster for the time of the demo; kept, if so wished, also when the demo fails."""
+    cluster = local.start(NAME, nodes, to, die_with=None if keep else os.getpid())
+    try:
+        yield cluster
+    finally:
+        if not keep:
+            local.stop(cluster, to)
+
+
+def render(cluster: LocalCluster, chart: Path) -> Installed:
+    """The chart as helm renders it; of its Deployment only the account and the arguments."""
+    helm = [str(cluster.program("helm")), "template", "llm-operator", str(chart)]
+    helm += [f"--namespace={_NAMESPACE}", "--set=log.json=false"]
+    done = subprocess.run(helm, text=True, capture_output=True)
+    if done.returncode != 0:
+        raise CommandError(f"helm template: {done.stderr.strip()}")
+    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+    deployment = next(found for found in objects if found["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    rest = tuple(
+        found
+        for found in objects
+        if found["kind"] == "ServiceAccount" or found["apiVersion"].startswith("rbac.")
+    )
+    return Installed(rest, pod["serviceAccountName"], tuple(pod["containers"][0]["args"]))
+
+
+def _start_operator(cluster: LocalCluster, chart: Path, to: Console) -> subprocess.Popen[bytes]:
+    """The operator as a process in the cluster, with the rights that the chart gives it."""
+    with step("starting the operator with the chart's RBAC", to):
+        installed = render(cluster, chart)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}}
+        objects = {"apiVersion": "v1", "kind": "List", "items": [namespace, *installed.objects]}
+        cluster.kubectl("apply", "--filename=-", input=json.dumps(objects))
+        kubeconfig = cluster.service_account_kubeconfig(_NAMESPACE, installed.account)
+        program = [sys.executable, "-m", "llm_operator.cli.main", *installed.arguments]
+        # Pods listen on their own addresses, so the probes must not take the port on all of them.
+        program += [f"--kubeconfig={kubeconfig}", "--hub-offline", "--http-host=127.0.0.1"]
+        with _log_file(cluster).open("wb") as log:
+            return cluster.run_inside(program, stdout=log, stderr=log, start_new_session=True)
+
+
+def _log_file(cluster: LocalCluster) -> Path:
+    return cluster.files.logs / "operator.log"
+
+
+async def _follow(
+    cluster: LocalCluster,
+    operator: subprocess.Popen[bytes],
+    timeout: float,
+    out: Console,
+    to: Console,
+) -> list[view.Seen]:
+    """Show the table until all are ready, or nothing more will come, or time is up."""
+    client = await KubeClient.connect(str(cluster.kubeconfig), user_agent="llm-operator-cli")
+    started, told = time.monotonic(), dict[str, str]()
+    seen: list[view.Seen] = []
+    try:
+        with Live(console=to, auto_refresh=False, transient=True) as live:
+            while time.monotonic() - started < timeout:
+                if operator.poll() is not None:
+                    raise CommandError(f"the operator ended: {_last_words(cluster)}")
+                seen = await fetch(client, None)
+                elapsed = time.monotonic() - started
+                if to.is_terminal:
+                    live.update(_progress(seen, elapsed), refresh=True)
+                else:
+                    _tell_changes(seen, told, elapsed, to)
+                if seen and all(found.ready or found.stalled for found in seen):
+                    break
+                await asyncio.sleep(_EVERY_S)
+    finally:
+        await client.close()
+    out.print(view.table(seen, datetime.now(UTC)))
+    for found in seen:
+        if not found.ready:
+            out.print(view.page(found, datetime.now(UTC)))
+    ready = sum(found.ready for found in seen)
+    mark = "[green]✓[/]" if seen and ready == len(seen) else "[red]✗[/]"
+    to.print(f"{mark} {ready} of {len(seen)} ready after {time.monotonic() - started:.1f} s")
+    return seen
+
+
+def _progress(seen: Sequence[view.Seen], elapsed: float) -> Group:
+    ready = sum(found.ready for found in seen)
+    line = Text(f"{ready} of {len(seen)} ready, {elapsed:.0f} s", "dim")
+    return Group(view.table(seen, datetime.now(UTC)), line)
+
+
+def _tell_changes(
+    seen: Sequence[view.Seen], told: dict[str, str], elapsed: float, to: Console
+) -> None:
+    """In a pipe: a line for each deployment that is another way than it was."""
+    for found in seen:
+        if told.get(found.name) != found.reason:
+            told[found.name] = found.reason
+            to.print(f"  {elapsed:5.1f} s  {found.name}: {found.reason}", markup=False)
+
+
+def _ask(cluster: LocalCluster, ready: Sequence[view.Seen]) -> list[Answer]:
+    """One question to each, through its Service's own address, from inside the cluster."""
+    targets = [f"{found.name}=http://{_address(cluster, found)}" for found in ready]
+    program = [sys.executable, "-m", "llm_operator.cli.chat", *targets]
+    with cluster.run_inside(program, stdout=subprocess.PIPE, text=True) as process:
+        said = process.communicate()[0]
+    answers = [Answer(**json.loads(line)) for line in said.splitlines()]
+    return sorted(answers, key=lambda answer: answer.name)
+
+
+def _address(cluster: LocalCluster, found: view.Seen) -> str:
+    """Address and port of the Service: there is no DNS in the local cluster."""
+    service = json.loads(
+        cluster.kubectl("get", "service", found.name, f"--namespace={found.namespace}", "-o=json")
+    )
+    return f"{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}"
+
+
+def _answers(answers: Sequence[Answer]) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("NAME", no_wrap=True)
+    shown.add_column("ANSWER (simulated words)", no_wrap=True, overflow="ellipsis", ratio=1)
+    shown.add_column("FIRST TOKEN, SPEED", no_wrap=True, justify="right")
+    for answer in answers:
+        said = Text(answer.error, "red") if answer.error else Text(answer.text, "italic")
+        speed = f"{1000 * answer.first_token_seconds:.0f} ms, {answer.tokens_per_second:.0f}/s"
+        shown.add_row(Text(answer.name, "bold"), said, Text("" if answer.error else speed, "dim"))
+    return shown
+
+
+def _what_next(cluster: LocalCluster | None, seen: Sequence[view.Seen]) -> str:
+    name = seen[0].name if seen else "NAME"
+    if cluster is None:
+        return (
+            "\nNothing was left behind. [bold]make demo DEMO=--keep[/] leaves it running, to try:\n"
+            f"  llm-operator status {name}\n"
+            f"  kubectl scale llmd/{name} --replicas=2\n"
+        )
+    return (
+        "\nIt goes on running. To try next:\n"
+        f"  export KUBECONFIG={local.shown(cluster.kubeconfig)}\n"
+        "  kubectl get llmd -o wide\n"
+        f"  llm-operator status {name}\n"
+        f"  kubectl scale llmd/{name} --replicas=2\n"
+        "  llm-operator fault set try --fault crash-loading -n default && kubectl delete pod -l "
+        f"llm-operator.dev/deployment={name}\n"
+        f"  curl -x {cluster.proxy_url} http://{name}.default/info\n"
+        f"  tail -f {local.shown(_log_file(cluster))}\n"
+        f"  llm-operator down {cluster.name}\n"
+    )
+
+
+def _last_words(cluster: LocalCluster) -> str:
+    lines = _log_file(cluster).read_text(errors="replace").splitlines()
+    return "\n".join(lines[-_LOG_LINES:]) or "it says nothing"
