@@ -40,7 +40,7 @@ def summary(plan: Plan) -> dict[str, Any]:
         "maxConcurrentSequences": plan.max_concurrent_sequences,
         "overheadBytesPerGPU": plan.overhead_bytes_per_gpu,
         "fits": plan.fits,
-        "message": plan.message,
+        "message": " ".join((plan.message, *plan.ways_out)),
         "recommendedTensorParallel": plan.recommended_tensor_parallel,
         "budgetBytesPerGPU": plan.budget_bytes_per_gpu,
         "products": list(plan.products),

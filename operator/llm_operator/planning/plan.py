@@ -18,7 +18,7 @@ from llm_operator.planning.fit import Offer, Share
 from llm_operator.planning.methods import methods
 from llm_operator.planning.model import Model
 from llm_operator.planning.quantization import label
-from llm_operator.planning.ways_out import Alternative, ways_out
+from llm_operator.planning.ways_out import ways_out
 from llm_operator.planning.wish import DEFAULT_CONCURRENT_REQUESTS, Limits, Wish, limits_of
 from llm_operator.runtimes.terms import Plan, Quantization, Refusal
 
@@ -132,18 +132,16 @@ def _refused(
     limits: Limits | None,
     nearest: Assessment | None,
     reason: str,
-    alternatives: tuple[Alternative, ...] = (),
+    alternatives: tuple[str, ...] = (),
 ) -> Plan:
     """A plan that does not fit, with the figures of the nearest thing that would."""
     largest = nearest.legal[-1] if nearest is not None and nearest.legal else None
-    ways = tuple(alternative.text for alternative in alternatives)
-    message = " ".join((reason, *(("Ways out: " + "; ".join(ways) + ".",) if ways else ())))
     known = limits or Limits(0, 0, 0)
     if nearest is not None:
         figures = _figures(wish, model, known, nearest, largest)
     else:
         figures = _bare(wish, model, quantization, known)
-    return replace(figures, tensor_parallel=None, message=message, ways_out=ways)
+    return replace(figures, tensor_parallel=None, message=reason, ways_out=alternatives)
 
 
 def _figures(
