@@ -1,7 +1,7 @@
 """Each example becomes exactly these children, to the letter.
 
 The record is left out of the files: it holds the plan with its wording. After an intended change
-write the files anew with UPDATE_GOLDEN=1 and read the diff.
+write the files anew with UPDATE_GOLDEN=1 and read the diff: it is what users' pods will look like.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llm_operator.api.names import KIND
+from llm_operator.api.names import ANNOTATION_RECORD, KIND
 from llm_operator.api.spec import LLMDeploymentSpec, user_inputs
 from llm_operator.desired import objects, revision
 from llm_operator.planning import Model, Offer, model_of, offers_for, plan, wish_from
