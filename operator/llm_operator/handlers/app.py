@@ -14,12 +14,16 @@ from llm_operator.handlers import http, watch
 from llm_operator.handlers.settings import Settings
 from llm_operator.kube.client import KubeClient
 from llm_operator.kube.store import Store
+from llm_operator.observe.hub import HubModels
 from llm_operator.observe.models import Models
 from llm_operator.reconcile.loop import Loop
 from llm_operator.reconcile.reconciler import Reconciler
 from llm_operator.reconcile.wishes import Wishes
 
 log = logging.getLogger(__name__)
+
+HUB_TOKEN = "HF_TOKEN"
+"""The operator's own optional token for the model hub, from its own environment."""
 
 SHUTDOWN_SECONDS = 3.0
 """kopf may wait for its streams much longer; nothing of ours would be lost by then."""
@@ -35,7 +39,8 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
         workers=settings.workers,
         resync_seconds=settings.resync_seconds,
     )
-    models = Models(None, found=loop.queue.add)
+    hub = None if settings.hub_offline else HubModels(os.environ.get(HUB_TOKEN))
+    models = Models(hub, found=loop.queue.add)
     defaults = Defaults(repository=settings.image_repository, version=settings.engine_version)
     reconciler = Reconciler(
         client, loop.store, loop.queue, loop.waiting_for_nodes, Wishes(models, defaults)

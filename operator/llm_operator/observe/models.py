@@ -30,10 +30,6 @@ WAYS = (
 """The three ways out where a model's shape is not known."""
 
 
-class HubModels(Protocol):
-    async def look_up(self, model_id: str, revision: str | None) -> object: ...
-
-
 @dataclass(frozen=True)
 class NotYet:
     """The Hub is being asked."""
@@ -50,13 +46,25 @@ class Unknown:
     retry_after: float | None = None
 
 
+class Hub(Protocol):
+    """Who is asked for models that neither the spec nor the catalogue describes."""
+
+    async def look_up(self, model_id: str, revision: str | None) -> Model | Unknown:
+        """The model at a branch, tag or commit, or why it is not known."""
+        ...
+
+    def close(self) -> None:
+        """Ask no more."""
+        ...
+
+
 Facts = Model | NotYet | Unknown
 
 
 class Models:
     """Facts about models, with the Hub's answers cached in this process."""
 
-    def __init__(self, hub: HubModels | None, found: Callable[[Key], None]) -> None:
+    def __init__(self, hub: Hub | None, found: Callable[[Key], None]) -> None:
         self._hub = hub
         self._found = found
         self._known: dict[tuple[str, str | None], tuple[float, Model | Unknown]] = {}
@@ -85,6 +93,8 @@ class Models:
         for task in self._asking.values():
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        if self._hub is not None:
+            self._hub.close()
 
     def _cached(self, spec: ModelSpec) -> Model | Unknown | None:
         asked_at, answer = self._known.get((spec.id, spec.revision), (0.0, None))
@@ -94,17 +104,17 @@ class Models:
             limit = answer.retry_after
         return answer if age < limit else None
 
-    def _ask(self, key: Key, spec: ModelSpec, hub: HubModels) -> NotYet:
+    def _ask(self, key: Key, spec: ModelSpec, hub: Hub) -> NotYet:
         question = (spec.id, spec.revision)
         self._askers.setdefault(question, set()).add(key)
         if question not in self._asking:
             self._asking[question] = asyncio.create_task(self._look_up(question, hub))
         return NotYet(f"asking the Hub for the shape of {spec.id}")
 
-    async def _look_up(self, question: tuple[str, str | None], hub: HubModels) -> None:
+    async def _look_up(self, question: tuple[str, str | None], hub: Hub) -> None:
         model_id, revision = question
         try:
-            answer: Model | Unknown = await hub.look_up(model_id, revision)  # type: ignore[assignment]
+            answer = await hub.look_up(model_id, revision)
         except Exception as error:
             log.warning("looking up %s: %s", model_id, error, exc_info=error)
             answer = Unknown(
