@@ -275,6 +275,7 @@ class ContainerRunner:
             memory_limit_bytes=memory,
             read_only_root=bool(security.get("readOnlyRootFilesystem")),
             run_as_user=user,
+            working_dir=spec.get("workingDir"),
             faults=owner.faults,
         )
 
