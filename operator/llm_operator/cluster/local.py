@@ -344,7 +344,9 @@ def _fleet_command(paths: Files, nodes: str, arguments: Sequence[str]) -> tuple[
     kubeconfig = paths.component_kubeconfig(files.FLEET)
     module = "llm_operator.cluster.fleet"
     command = (sys.executable, "-m", module, f"--kubeconfig={kubeconfig}", f"--nodes={nodes}")
-    return (*command, *arguments)
+    # The API server's own pair serves `kubectl logs`: it does not check whose it is.
+    pair = (f"--tls-cert={paths.ca}", f"--tls-key={paths.ca.with_suffix('.key')}")
+    return (*command, *pair, *arguments)
 
 
 def _count(nodes: str) -> int:
