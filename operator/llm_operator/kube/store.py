@@ -1,7 +1,8 @@
 """What the watches have shown: a slim copy of each object, found by name and by owner.
 
-A plain dictionary that watch handlers, answers to our own writes and the resync feed. The newest
-resourceVersion wins, so a late watch event cannot undo what an answer to a write already said.
+A plain dictionary that watch handlers, answers to our own writes and the resync feed. They come in
+any order, so the newest resourceVersion wins: a late watch event cannot undo what an answer to a
+write already said, and neither a late answer nor a listing brings back what has been deleted since.
 """
 
 from __future__ import annotations
@@ -38,32 +39,43 @@ class Store:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str, str], Entry] = {}
         self._by_owner: dict[Key, set[tuple[str, str, str]]] = defaultdict(set)
+        self._deleted_at: dict[tuple[str, str, str], int] = {}
 
     def put(self, entry: Entry) -> bool:
-        """Keep it unless something newer is there; True if anything was kept."""
+        """Keep it unless something newer is known of that name; True if it was kept."""
         identity = (entry.kind, entry.namespace, entry.name)
         known = self._entries.get(identity)
-        if known is not None and known.uid == entry.uid and known.version >= entry.version:
+        if known is not None and known.version >= entry.version:
             return False
-        if known is not None and known.owner and known.owner != entry.owner:
-            self._by_owner[known.owner].discard(identity)
+        # Equal is fine: what leaves a watch by its labels is "deleted" at the version it still has.
+        if self._deleted_at.get(identity, 0) > entry.version:
+            return False
+        self._deleted_at.pop(identity, None)
+        if known is not None:
+            self._disown(known, identity)
         self._entries[identity] = entry
         if entry.owner:
             self._by_owner[entry.owner].add(identity)
         return True
 
-    def remove(self, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
-        """Forget it, unless the uid says that another object has taken the name since."""
+    def remove(
+        self, kind: str, namespace: str, name: str, uid: str | None = None, version: int = 0
+    ) -> None:
+        """Forget it, unless the name was seen alive later, or belongs to another object since.
+
+        `version` is that of the deletion; 0 where it is not known, then the uid must do.
+        """
         identity = (kind, namespace, name)
         known = self._entries.get(identity)
-        if known is None or (uid is not None and known.uid != uid):
-            return
-        del self._entries[identity]
-        if known.owner:
-            owned = self._by_owner[known.owner]
-            owned.discard(identity)
-            if not owned:
-                del self._by_owner[known.owner]
+        if known is not None:
+            is_over = version >= known.version if version else uid in (None, known.uid)
+            if not is_over:
+                return
+        if version:
+            self._deleted_at[identity] = max(version, self._deleted_at.get(identity, 0))
+        if known is not None:
+            del self._entries[identity]
+            self._disown(known, identity)
 
     def replace(self, kind: str, entries: Collection[Entry], version: int) -> None:
         """A whole listing taken at `version`: what it lacks is gone, unless it is younger."""
@@ -73,6 +85,9 @@ class Store:
                 self.remove(kind, known.namespace, known.name)
         for entry in entries:
             self.put(entry)
+        for identity, deleted_at in list(self._deleted_at.items()):
+            if identity[0] == kind and deleted_at <= version:  # no later listing can show it
+                del self._deleted_at[identity]
 
     def get(self, kind: str, namespace: str, name: str) -> Entry | None:
         return self._entries.get((kind, namespace, name))
@@ -87,3 +102,11 @@ class Store:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def _disown(self, entry: Entry, identity: tuple[str, str, str]) -> None:
+        if entry.owner is None:
+            return
+        owned = self._by_owner[entry.owner]
+        owned.discard(identity)
+        if not owned:
+            del self._by_owner[entry.owner]
