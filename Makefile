@@ -50,8 +50,8 @@ programs: $(READY) ## fetch or build etcd, kube-apiserver, helm and the like
 	@$(BIN)/llm-operator up --download-only
 
 .PHONY: crds
-crds: $(READY) ## generate what is generated from the models
-	$(BIN)/llm-operator crd > crds/llmdeployments.yaml
+crds: $(READY) ## generate from the models: CRD, its copy in the chart, field reference
+	UPDATE_GOLDEN=1 $(BIN)/pytest -q tests/unit/test_api_crd.py -k fresh
 
 .PHONY: lock
 lock: $(READY) ## resolve the dependencies anew, into requirements.lock
