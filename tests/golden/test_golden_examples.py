@@ -56,8 +56,8 @@ def children(name: str, raw: dict[str, Any]) -> list[dict[str, Any]]:
     image = serving.image(spec.runtime)
     assert isinstance(image, Image)
     assert serving.refuse_options(spec, image.version) is None
-    config = spec.model.config
-    model = model_of(spec.model.id, config) if config else catalogued(spec.model.id)
+    model_id, config = spec.model.id, spec.model.config
+    model = model_of(model_id, config) if config else catalogued(model_id, spec.model.revision)
     assert isinstance(model, Model)
     wish = wish_from(spec, image.version)
     made = plan(wish, model, offers_for(wish, offers()), serving)

@@ -54,6 +54,11 @@ RUNS = {
     ),
     "KV heads of multi-query attention stay whole": launch(shape=MULTI_QUERY, tensor_parallel=4),
     "fp8 on Ampere runs by Marlin": launch(quantization=FP8),
+    "fp8 in blocks": launch(
+        quantization=Quantization("fp8", 8, detail={"weight_block_size": [128, 128]}),
+        gpu=H100,
+        tensor_parallel=8,
+    ),
     "fp8 on Hopper": launch(quantization=FP8, gpu=H100, tensor_parallel=8),
     "an unknown card is not judged": launch(quantization=FP8, gpu=BY_HAND),
     "fp8 KV cache": launch(kv_cache_dtype="fp8_e4m3fn"),
@@ -149,7 +154,17 @@ REFUSED: dict[str, tuple[Launch, str, tuple[str, ...]]] = {
             tensor_parallel=8,
         ),
         "tensorParallel",
-        ("192",),
+        ("12 blocks of 128", "1536", "8 shards"),
+    ),
+    "fp8 blocks of narrow KV heads": (
+        launch(
+            shape=replace(LLAMA_8B, heads=64, head_dim=64),
+            quantization=Quantization("fp8", 8, detail={"weight_block_size": [128, 128]}),
+            gpu=H100,
+            tensor_parallel=8,
+        ),
+        "tensorParallel",
+        ("4 blocks of 128", "512"),
     ),
     "marlin tiles, gptq": (
         launch(

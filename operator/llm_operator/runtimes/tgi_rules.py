@@ -338,9 +338,8 @@ def _mlps(shape: ModelShape) -> dict[str, int]:
 
 def _groups(launch: Launch) -> Refusal | None:
     q = launch.quantization
-    block = q.detail.get("weight_block_size")
-    group = block[-1] if isinstance(block, list | tuple) and block else q.group_size
-    if q.on_the_fly or not isinstance(group, int) or group <= 0:
+    group = q.group_size
+    if q.on_the_fly or group is None or group <= 0:
         return None
     for name, size, _ in _inputs_and_outputs(launch):
         if size % group:
@@ -349,6 +348,28 @@ def _groups(launch: Launch) -> Refusal | None:
                 f"{q.method} group size {group} does not divide the {size} inputs that each of"
                 f" {launch.tensor_parallel} shards keeps of the {name}: use a smaller"
                 " parallelism.tensor or a checkpoint with smaller groups.",
+            )
+    return None
+
+
+def _blocks(launch: Launch) -> Refusal | None:
+    """fp8 with a scale per square block: the scales are sharded like the weights."""
+    n, shape = launch.tensor_parallel, launch.shape
+    square = launch.quantization.detail.get("weight_block_size")
+    if not isinstance(square, list | tuple) or not square:
+        return None
+    sizes = _mlps(shape)
+    if shape.mla is None:
+        sizes["attention"] = shape.heads * shape.head_dim
+        if shape.kv_heads > 1:
+            sizes["KV heads"] = shape.kv_heads * shape.head_dim
+    for name, size in sizes.items():
+        blocks = -(-size // int(square[0]))
+        if blocks % n:
+            return Refusal(
+                "tensorParallel",
+                f"{n} shards do not divide the {blocks} blocks of {square[0]} in the {name} size"
+                f" {size}: use a parallelism.tensor that divides {blocks}.",
             )
     return None
 
@@ -401,5 +422,6 @@ RULES: Final[tuple[Callable[[Launch], Refusal | None], ...]] = (
     _shardable,
     _divisible,
     _groups,
+    _blocks,
     _marlin,
 )
