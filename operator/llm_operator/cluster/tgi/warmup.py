@@ -34,6 +34,12 @@ class OutOfMemory(Exception):
 class NotEnoughMemory(Exception):
     """The weights fit, the largest batch does not: the server dies in its warm-up."""
 
+    def __init__(self, prefill_tokens: int) -> None:
+        super().__init__(
+            f"Not enough memory to handle {prefill_tokens} prefill tokens. You need to decrease "
+            "`--max-batch-prefill-tokens`"
+        )
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -112,10 +118,7 @@ def warm_up(load: Load, shape: Shape, gpus: Sequence[Gpu], wish: Wish, prefill: 
     taken = load.weight_bytes + _overhead(load) + _activations(shape, prefill, load.shards)
     taken += batch * block_bytes
     if taken > total * wish.fraction:
-        raise NotEnoughMemory(
-            f"Not enough memory to handle {prefill} prefill tokens. You need to decrease "
-            "`--max-batch-prefill-tokens`"
-        )
+        raise NotEnoughMemory(prefill)
     spare = (total - taken) - (1 - wish.fraction * wish.room) * total
     blocks = batch + max(int(spare // block_bytes), 0)
     cache = blocks * load.block_size
