@@ -19,7 +19,6 @@ class ContainerFact:
     ended_reason: str
     restarts: int
     started: bool
-    waiting_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

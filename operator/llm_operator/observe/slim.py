@@ -14,6 +14,7 @@ from typing import Any
 from llm_operator.api import names
 from llm_operator.facts.cluster import ContainerFact, NodeFact, PodFact
 from llm_operator.kube.store import Entry, Key
+from llm_operator.runtimes.base import ENGINES
 
 Object = Mapping[str, Any]
 
@@ -65,11 +66,12 @@ def controller_uid(body: Object) -> str | None:
 
 
 def pod(body: Object) -> PodFact:
-    """What matters of a pod. Its engine is its only, or first, container."""
+    """What matters of a pod. Its engine is the container named like one, whatever else is there."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
     statuses = status.get("containerStatuses") or ()
+    engines = [s for s in statuses if s.get("name") in ENGINES]
     return PodFact(
         name=metadata["name"],
         revision=sys.intern((metadata.get("labels") or {}).get(names.LABEL_REVISION, "")),
@@ -84,7 +86,7 @@ def pod(body: Object) -> PodFact:
         unschedulable=(scheduled.get("message") or "")[:1024]
         if scheduled.get("reason") == "Unschedulable"
         else "",
-        container=container(statuses[0]) if statuses else None,
+        container=container(engines[0]) if engines else None,
     )
 
 
@@ -102,7 +104,6 @@ def container(status: Object) -> ContainerFact:
         ended_reason=sys.intern(ended.get("reason") or ""),
         restarts=status.get("restartCount") or 0,
         started=bool(status.get("started")),
-        waiting_message=(now.get("message") or "")[:512] if name == "waiting" else "",
     )
 
 
