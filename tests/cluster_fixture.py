@@ -28,13 +28,15 @@ def has_fleet() -> bool:
     return importlib.util.find_spec("llm_operator.cluster.fleet.__main__") is not None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs the cluster, and get its programs before any test's clock runs."""
     needy = [item for item in items if "cluster" in getattr(item, "fixturenames", ())]
     for item in needy:
         item.add_marker(pytest.mark.cluster)
     if needy:
-        binaries.need(*binaries.CLUSTER_PROGRAMS)
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        progress = reporter.write_line if reporter else lambda _: None
+        binaries.need(*binaries.CLUSTER_PROGRAMS, progress=progress)
 
 
 @pytest.fixture(scope="session")

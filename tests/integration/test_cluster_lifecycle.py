@@ -60,6 +60,15 @@ def answers(cluster: LocalCluster) -> bool:
         return False
 
 
+def sleeper(cluster: LocalCluster) -> subprocess.Popen[bytes]:
+    """A program that runs inside, and has got there."""
+    command = ["sh", "-c", "echo inside; exec sleep 600"]
+    program = cluster.run_inside(command, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"inside\n"
+    return program
+
+
 def test_a_cluster_tells_of_itself(other: LocalCluster) -> None:
     status = other.status()
     assert (status.phase, {process.name for process in status.processes}) == ("Ready", COMPONENTS)
@@ -91,7 +100,7 @@ def test_stopping_leaves_nothing_and_waits_for_nobody(own: LocalCluster) -> None
     current = state.read(own.state_dir)
     assert current is not None
     own.pause("etcd")
-    with own.run_inside(["sleep", "600"]) as program:
+    with sleeper(own) as program:
         started = time.monotonic()
         own.stop()
         assert time.monotonic() - started < 10
@@ -106,7 +115,7 @@ def test_stopping_leaves_nothing_and_waits_for_nobody(own: LocalCluster) -> None
 def test_nothing_is_left_when_the_supervisor_is_killed(own: LocalCluster) -> None:
     current = state.read(own.state_dir)
     assert current is not None
-    with own.run_inside(["sleep", "600"]) as program:
+    with sleeper(own) as program:
         os.kill(current.pid, signal.SIGKILL)
         until(lambda: set(state.members(current.id)) <= {program.pid})
         until(lambda: not state.is_running(own.state_dir))

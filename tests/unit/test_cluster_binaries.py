@@ -7,7 +7,9 @@ import http.server
 import io
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,6 +69,25 @@ def test_a_program_is_built_where_no_release_is_reached(
     assert binaries.need("helm") == {"helm": first}
     assert asked == [("helm", "helm.sh/helm/v4/cmd/helm", binaries.HELM.version)]
     assert [path.name for path in first.parent.iterdir()] == ["helm"]  # nothing half-made is left
+
+
+def test_two_that_need_the_same_program_build_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    builds: list[str] = []
+    said: list[str] = []
+
+    def build(module: str, package: str, name: str, version: str, work: Path, *_: object) -> Path:
+        builds.append(name)
+        while not said:  # the other one says that it waits
+            time.sleep(0.001)
+        return program(work / name)
+
+    monkeypatch.setattr(release, "fetch", lambda *_: None)
+    monkeypatch.setattr(gobuild, "build", build)
+    with ThreadPoolExecutor() as pool:
+        first, second = (pool.submit(binaries.need, "helm", progress=said.append) for _ in "12")
+        assert first.result() == second.result()
+    assert builds == ["helm"]
+    assert said == ["another process is getting the programs: waiting for it"]
 
 
 def test_a_build_that_fails_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm_operator.cluster import files, local, network, state
+from llm_operator.cluster import binaries, files, local, network, state
 from llm_operator.cluster.audit import AuditLog
 from llm_operator.cluster.errors import ClusterError
 from llm_operator.cluster.files import Files
+from llm_operator.cluster.local import LocalCluster
 
 
 @pytest.fixture
@@ -83,6 +84,24 @@ def test_state_reads_back(tmp_path: Path) -> None:
 )
 def test_what_lies_inside(address: str, inside: bool) -> None:
     assert network.contains(address) is inside
+
+
+def test_a_directory_of_somebody_else_is_never_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "need", lambda *_, **__: {})
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("years of work")
+    with pytest.raises(ClusterError, match="not touched"):
+        LocalCluster.start(state_dir=tmp_path)
+    LocalCluster("default", tmp_path).stop()
+    assert precious.exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "", "Big", "-a", "a/b"])
+def test_names_that_would_be_other_directories(name: str) -> None:
+    with pytest.raises(ClusterError, match="small letters"):
+        local.default_state_dir(name)
 
 
 @pytest.mark.parametrize(("nodes", "count"), [("a100=4x8,l4=2x1", 6), ("t4=1x4", 1)])

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from .binaries import KUBERNETES
 from .files import ADMIN, API_PORT, INSIDE_URL, USERS, Files
 from .network import CONTROL_PLANE_IP, POD_RANGE, SERVICE_RANGE, SOURCE_IP
 
@@ -166,6 +167,7 @@ def control_plane_node() -> tuple[dict[str, Any], dict[str, Any]]:
     }
     status = {
         "addresses": [{"type": "InternalIP", "address": SOURCE_IP}],
+        "nodeInfo": {"kubeletVersion": KUBERNETES.version},
         "capacity": {"pods": "0"},
         "allocatable": {"pods": "0"},
         "conditions": [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -85,7 +86,9 @@ class LocalCluster:
         """
         programs = binaries.need(*binaries.CLUSTER_PROGRAMS, progress=progress)
         root = (state_dir or default_state_dir(name)).resolve()
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if any(root.iterdir()) and not _is_ours(root):
+            raise ClusterError(f"{root} holds something else than a local cluster: not touched")
         with state.lock(root):
             _clear(root)
         cluster = cls(name, root)
@@ -161,7 +164,7 @@ class LocalCluster:
             time.sleep(_POLL_S)
         if current:  # what a killed supervisor could not end
             state.end_members(current.id)
-        if not keep_files:
+        if not keep_files and _is_ours(self.state_dir):
             shutil.rmtree(self.state_dir, ignore_errors=True)
 
     def status(self) -> Status:
@@ -320,6 +323,8 @@ class LocalCluster:
 
 def default_state_dir(name: str) -> Path:
     """Where the cluster of this name lives unless told otherwise (XDG base directories)."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+        raise ClusterError(f"a cluster is named in small letters, digits and '-', not {name!r}")
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "llm-operator" / name
 
@@ -331,12 +336,17 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
+def _is_ours(root: Path) -> bool:
+    """Whether this directory was made by a cluster, so that it may be emptied."""
+    return (root / supervisor.PLAN_FILE).exists()
+
+
 def _clear(root: Path) -> None:
-    """Remove what an earlier cluster left, but the lock, which is held while this runs."""
+    """Remove what an earlier cluster left, but the lock, which is held, and the sign of ours."""
     for entry in root.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name != "supervisor.lock":
+        elif entry.name not in (state.LOCK_FILE, supervisor.PLAN_FILE):
             entry.unlink()
 
 

@@ -24,6 +24,8 @@ MARK = "LLM_OPERATOR_CLUSTER"
 """Environment variable that every process of a cluster carries, with the cluster's own id."""
 
 
+LOCK_FILE = "supervisor.lock"
+_GLANCE_S = 0.3  # longer than `is_running` of another process holds the lock
 _GRACE_S = 2.0
 _POLL_S = 0.05
 
@@ -62,19 +64,23 @@ def lock(root: Path) -> IO[str]:
 
     Raises ClusterError if there is one already.
     """
-    file = (root / "supervisor.lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ClusterError(f"a cluster is already running in {root}") from None
-    return file
+    file = (root / LOCK_FILE).open("w")
+    deadline = time.monotonic() + _GLANCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise ClusterError(f"a cluster is already running in {root}") from None
+        time.sleep(_POLL_S)
 
 
 def is_running(root: Path) -> bool:
     """Whether a supervisor lives in this directory."""
     try:
-        file = (root / "supervisor.lock").open()
+        file = (root / LOCK_FILE).open()
     except FileNotFoundError:
         return False
     with file:

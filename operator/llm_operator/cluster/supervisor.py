@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from .errors import ClusterError
 from .files import Files
 from .inside import Inside
 
+PLAN_FILE = "plan.json"
 _READY_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 _RESTART_PAUSE_S = 0.2
@@ -212,7 +214,8 @@ class Supervisor:
 
 def supervise(plan: Plan) -> None:
     """Be the supervisor of `plan` until the cluster ends, in a process with one thread."""
-    root = Path(plan.root)
+    _, files_allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_allowed, files_allowed))  # a socket per pod
     supervisor = Supervisor(plan, state.State(id=plan.id, pid=os.getpid()))
     try:
         api, proxy = forward.host_socket(plan.api_port), forward.host_socket(plan.proxy_port)
@@ -223,7 +226,7 @@ def supervise(plan: Plan) -> None:
         asyncio.run(supervisor.run(api, proxy))
     except (ClusterError, OSError) as error:
         failed = replace(supervisor.told, phase=state.FAILED, message=str(error))
-        state.write(root, failed)
+        state.write(supervisor.files.root, failed)
     finally:
         supervisor.end()
 
@@ -249,7 +252,7 @@ def launch(plan: Plan, environment: Mapping[str, str]) -> None:
 
     ClusterError if that directory has one already.
     """
-    path = Path(plan.root) / "plan.json"
+    path = Path(plan.root) / PLAN_FILE
     path.write_text(json.dumps(asdict(plan)))
     argv = [sys.executable, "-m", "llm_operator.cluster.supervisor", str(path)]
     # No pipe: the supervisor would hold it for as long as it lives.
