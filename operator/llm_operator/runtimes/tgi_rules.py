@@ -305,20 +305,23 @@ def _divisible(launch: Launch) -> Refusal | None:
     return None
 
 
-def _inputs_and_outputs(launch: Launch) -> list[tuple[str, int, int]]:
-    """(name, in, out) of one shard's quantized linears, as TGI fuses them. Empty for MLA."""
+def _linears(launch: Launch) -> list[tuple[str, int, tuple[int, ...]]]:
+    """(name, inputs, outputs of each part) of one shard's quantized linears. Empty for MLA.
+
+    TGI fuses the parts in most families, not in all.
+    """
     n, s = launch.tensor_parallel, launch.shape
     if s.mla is not None:
         return []
-    kv = s.kv_heads if s.kv_heads == 1 else s.kv_heads // n
-    attention_out = s.heads // n * s.head_dim
-    linears = [
-        ("attention input", s.hidden_size, attention_out + 2 * kv * s.head_dim),
-        ("attention output", attention_out, s.hidden_size),
+    heads = s.heads // n * s.head_dim
+    kv = (s.kv_heads if s.kv_heads == 1 else s.kv_heads // n) * s.head_dim
+    linears: list[tuple[str, int, tuple[int, ...]]] = [
+        ("attention input", s.hidden_size, (heads, kv, kv)),
+        ("attention output", heads, (s.hidden_size,)),
     ]
     for name, size in _mlps(s).items():
-        linears.append((f"{name} input", s.hidden_size, 2 * size // n))
-        linears.append((f"{name} output", size // n, s.hidden_size))
+        linears.append((f"{name} input", s.hidden_size, (size // n, size // n)))
+        linears.append((f"{name} output", size // n, (s.hidden_size,)))
     return linears
 
 
@@ -341,7 +344,7 @@ def _groups(launch: Launch) -> Refusal | None:
     group = q.group_size
     if q.on_the_fly or group is None or group <= 0:
         return None
-    for name, size, _ in _inputs_and_outputs(launch):
+    for name, size, _ in _linears(launch):
         if size % group:
             return Refusal(
                 "tensorParallel" if launch.tensor_parallel > 1 else "quantization",
@@ -385,8 +388,10 @@ def _marlin(launch: Launch) -> Refusal | None:
     if not _runs_on_marlin(launch):
         return None
     tiles = ((128, 256),) if q.method == "marlin" else ((128, 64), (64, 128))
-    for name, inputs, outputs in _inputs_and_outputs(launch):
-        if not any(inputs % a == 0 and outputs % b == 0 for a, b in tiles):
+    for name, inputs, parts in _linears(launch):
+        for outputs in (sum(parts),) if q.method == "marlin" else parts:
+            if any(inputs % a == 0 and outputs % b == 0 for a, b in tiles):
+                continue
             allowed = " or ".join(f"({a}, {b})" for a, b in tiles)
             return Refusal(
                 "tensorParallel" if launch.tensor_parallel > 1 else "quantization",
