@@ -6,11 +6,11 @@ that carries the concurrency asked for. Refuses to compare products or quantizat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llm_operator.planning.cards import is_slice
-from llm_operator.planning.fit import Offer, Share, share
+from llm_operator.planning.fit import CHUNK_TOKENS, Offer, Share, share
 from llm_operator.planning.model import Model
 from llm_operator.planning.wish import Limits, Wish
 from llm_operator.runtimes.terms import Launch, Quantization, Refusal, Rejected
@@ -62,12 +62,13 @@ def assess(
     legal: list[Share] = []
     rejected: list[Rejected] = []
     asked = wish.tensor_parallel
-    refusal = _refuse(wish, model, limits, offer, q, 1, rules)
-    if refusal is not None:  # then it is not the degree that is at fault
-        return Assessment(offer, q, (), (), refusal, None, None, None)
+    alone = _judge(wish, model, limits, offer, q, 1, rules)
+    if isinstance(alone, Refusal):  # then it is not the degree that is at fault
+        return Assessment(offer, q, (), (), alone, None, None, None)
+    refusal: Refusal | None = None
     for degree in sorted({*range(1, offer.gpus_per_node + 1), asked or 1}):
-        verdict = _refuse(wish, model, limits, offer, q, degree, rules)
-        if verdict is not None:
+        verdict = _judge(wish, model, limits, offer, q, degree, rules)
+        if isinstance(verdict, Refusal):
             rejected.append(Rejected(degree, verdict.reason))
             if degree == asked:
                 refusal = verdict
@@ -78,13 +79,14 @@ def assess(
             model.shape,
             weights,
             limits,
+            prefill_tokens=verdict.prefill_tokens,
             kv_cache_dtype=wish.kv_cache_dtype,
             memory_fraction=wish.memory_fraction,
             on_the_fly=q.on_the_fly,
         )
         legal.append(one)
         if not one.fits:
-            rejected.append(Rejected(degree, too_small(one, limits)))
+            rejected.append(Rejected(degree, too_small(one)))
     fitting = [one for one in legal if one.fits]
     carrying = [one for one in fitting if one.sequences >= wish.sequences]
     minimum = fitting[0] if fitting else None
@@ -96,7 +98,14 @@ def assess(
     return Assessment(offer, q, tuple(legal), tuple(rejected), refusal, minimum, recommended, used)
 
 
-def _refuse(
+@dataclass(frozen=True)
+class _Allowed:
+    """The engine can do it; `prefill_tokens` None leaves the prefill batch to the memory."""
+
+    prefill_tokens: int | None
+
+
+def _judge(
     wish: Wish,
     model: Model,
     limits: Limits,
@@ -104,8 +113,11 @@ def _refuse(
     q: Quantization,
     degree: int,
     rules: Rules,
-) -> Refusal | None:
-    """The engine's verdict on a degree, after the planner's own three reasons."""
+) -> Refusal | _Allowed:
+    """The engine's verdict on a degree, after the planner's own reasons.
+
+    A prompt longer than a chunk is computed in chunks where the engine can, else at once.
+    """
     gpu = offer.gpu
     if degree > offer.gpus_per_node:
         return Refusal(
@@ -128,25 +140,31 @@ def _refuse(
         prefix_caching=wish.prefix_caching,
         prefill_chunking=wish.prefill_chunking,
         max_input_tokens=limits.max_input_tokens,
-        max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
+        max_batch_prefill_tokens=wish.max_batch_prefill_tokens or limits.max_input_tokens,
     )
     verdict = rules.refuse(launch)
-    if verdict is None and degree != wish.tensor_parallel and degree & (degree - 1):
+    if verdict is not None:
+        return verdict
+    if degree != wish.tensor_parallel and degree & (degree - 1):
         return Refusal(
             "tensorParallel",
             f"{degree} is not a power of two and would strand GPUs of a node; used only when"
             " parallelism.tensor asks for it",
         )
-    return verdict
+    if wish.max_batch_prefill_tokens is None and limits.max_input_tokens > CHUNK_TOKENS:
+        chunked = replace(launch, max_batch_prefill_tokens=CHUNK_TOKENS)
+        if rules.refuse(chunked) is None:
+            return _Allowed(CHUNK_TOKENS)
+    return _Allowed(wish.max_batch_prefill_tokens)
 
 
-def too_small(one: Share, limits: Limits) -> str:
+def too_small(one: Share) -> str:
     """Why a degree does not fit, in GB per GPU."""
-    longest = max(limits.max_total_tokens, limits.max_batch_prefill_tokens)
+    cache = one.warm_up_tokens * one.kv_bytes_per_token
     return (
-        f"needs {gb(one.needed(longest))} per GPU (weights {gb(one.weight_bytes)}, overhead"
-        f" {gb(one.overhead_bytes)}, KV cache of {longest:,} tokens"
-        f" {gb(longest * one.kv_bytes_per_token)}), {gb(one.budget_bytes)} are usable"
+        f"needs {gb(one.needed_bytes)} per GPU (weights {gb(one.weight_bytes)}, overhead"
+        f" {gb(one.overhead_bytes)}, KV cache of {one.warm_up_tokens:,} tokens {gb(cache)}),"
+        f" {gb(one.budget_bytes)} are usable"
     )
 
 

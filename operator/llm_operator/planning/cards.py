@@ -90,12 +90,9 @@ def gpu_of(
     """The card that a node label names, with what the node itself reports where it does.
 
     A shared or MIG-sliced card keeps its product as written; a slice's memory is read from its
-    name. None if the catalogue has no such card and the node reports no memory. An empty product
-    (a node without labels) is a card of unknown memory, for wishes that give the memory by hand.
+    name. None if the catalogue has no such card and the node reports no memory.
     """
     card = _BY_LABEL.get(_SUFFIX.sub("", product))
-    if not product:
-        return Gpu("", memory_mib or 0, compute_capability, resource=resource)
     if card is None:
         return (
             Gpu(product, memory_mib, compute_capability, resource=resource) if memory_mib else None

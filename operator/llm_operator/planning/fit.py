@@ -2,10 +2,11 @@
 
 Decides the budget: 90 % of what the card reports (the share that TGI's server leaves itself with
 `cuda_memory_fraction` 1; also vLLM's default). Against it stand the shard's weights, 2 % for the
-allocator's grain, 0.6 GiB outside of torch (CUDA context, NCCL) and the larger of 1.7 GiB (largest
-activation peak measured with vLLM, CUDA graphs included) and what this prefill needs by its own
-shape; the KV cache gets the rest. KAITO's estimator uses the same terms. Refuses to know which
-degrees an engine can do.
+allocator's grain, 0.6 GiB outside of torch (CUDA context, kernels), 0.35 GiB for NCCL where there
+are several GPUs, and the largest of three peaks: 1.7 GiB (activations and CUDA graphs, measured
+with vLLM), what a prefill of this shape needs, the matrix in flight while quantizing. KAITO's
+estimator and NVIDIA's aiconfigurator use the same terms. The KV cache gets the rest. Refuses to
+know which degrees an engine can do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ GIB: Final = 1 << 30
 USABLE_SHARE: Final = 0.90
 WEIGHT_MARGIN: Final = 0.02
 OUTSIDE_TORCH: Final = int(0.6 * GIB)
+NCCL: Final = int(0.35 * GIB)
 ACTIVATIONS: Final = int(1.7 * GIB)
+
+CHUNK_TOKENS: Final = 4096
+"""Prompt tokens computed at once: TGI's own figure where it cannot ask the card."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,11 @@ class Offer:
 
 @dataclass(frozen=True)
 class Share:
-    """One GPU of a replica: bytes of each term, and what the whole replica then holds."""
+    """One GPU of a replica: bytes of each term, and what the whole replica then holds.
+
+    `sequences` are requests of full length in the KV cache at once; 0 where not even the engine's
+    warm-up fits, which fills one prefill batch with requests of full length.
+    """
 
     tensor_parallel: int
     weight_bytes: Bytes
@@ -45,17 +54,20 @@ class Share:
     budget_bytes: Bytes
     kv_bytes_per_token: Bytes
     kv_cache_tokens: int
+    warm_up_tokens: int
+    prefill_tokens: int
     sequences: int
-    """Requests of full length in the KV cache at once."""
 
     @property
     def fits(self) -> bool:
-        """Weights, overhead and one request of full length are within the budget."""
+        """Weights, overhead and the warm-up (at least one request) are within the budget."""
         return self.sequences >= 1
 
-    def needed(self, tokens: int) -> Bytes:
-        """Bytes on this GPU with so many tokens in the cache."""
-        return self.weight_bytes + self.overhead_bytes + tokens * self.kv_bytes_per_token
+    @property
+    def needed_bytes(self) -> Bytes:
+        """What this GPU must have for the least that counts as fitting."""
+        cache = self.warm_up_tokens * self.kv_bytes_per_token
+        return self.weight_bytes + self.overhead_bytes + cache
 
 
 def share(
@@ -65,32 +77,49 @@ def share(
     weights: Weights,
     limits: Limits,
     *,
+    prefill_tokens: int | None = None,
     kv_cache_dtype: str | None = None,
     memory_fraction: float = 1.0,
     on_the_fly: bool = False,
 ) -> Share:
-    """One GPU's memory at this degree."""
+    """One GPU's memory at this degree.
+
+    `prefill_tokens` unset: as many of the longest prompts as one chunk and the cache hold.
+    """
     budget = int(gpu.memory_bytes * USABLE_SHARE * memory_fraction)
     on_each = weights.per_gpu(tensor_parallel)
-    transient = 2 * weights.largest_linear // tensor_parallel if on_the_fly else 0
-    working = max(
+    longest = limits.max_input_tokens
+    least = prefill_tokens or longest
+    peak = max(
         ACTIVATIONS,
-        activation_bytes(shape, limits.max_batch_prefill_tokens, tensor_parallel),
-        transient,
+        activation_bytes(shape, max(least, CHUNK_TOKENS), tensor_parallel),
+        2 * weights.largest_linear // tensor_parallel if on_the_fly else 0,
     )
-    overhead = OUTSIDE_TORCH + int(WEIGHT_MARGIN * on_each) + working
+    overhead = OUTSIDE_TORCH + (NCCL if tensor_parallel > 1 else 0)
+    overhead += int(WEIGHT_MARGIN * on_each) + peak
     per_token = kv.bytes_per_token_per_gpu(shape, tensor_parallel, kv_cache_dtype)
-    free = max(0, budget - on_each - overhead)
-    tokens = free // per_token
-    longest = max(limits.max_total_tokens, limits.max_batch_prefill_tokens)
-    sequences = tokens // limits.max_total_tokens if tokens >= longest else 0
-    return Share(tensor_parallel, on_each, overhead, budget, per_token, tokens, sequences)
+    tokens = max(0, budget - on_each - overhead) // per_token
+    warm_up = -(-least // min(least, longest)) * limits.max_total_tokens
+    sequences = tokens // limits.max_total_tokens if tokens >= max(warm_up, least) else 0
+    if prefill_tokens is None:
+        least *= max(1, min(CHUNK_TOKENS // longest, sequences))
+    return Share(
+        tensor_parallel,
+        on_each,
+        overhead,
+        budget,
+        per_token,
+        tokens,
+        max(warm_up, limits.max_total_tokens),
+        least,
+        sequences,
+    )
 
 
 def activation_bytes(shape: ModelShape, tokens: int, tensor_parallel: int) -> Bytes:
-    """Peak of one layer's prefill in 16 bit: residual, norm, attention in and out, MLP in and out.
+    """Peak of one layer's prefill in 16 bit: residuals and norms, attention's and the MLP's inner.
 
-    Whole on each GPU is what has the model's width, the rest is divided.
+    What has the model's width is whole on each GPU, the rest is divided.
     """
     moe = shape.moe
     inner = (
@@ -98,6 +127,5 @@ def activation_bytes(shape: ModelShape, tokens: int, tensor_parallel: int) -> By
         if moe is None
         else moe.experts_per_token * moe.intermediate_size + moe.shared_intermediate_size
     )
-    attention = (2 * shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    divided = max(attention, 3 * inner)
-    return 2 * tokens * (4 * shape.hidden_size + -(-divided // tensor_parallel))
+    divided = 3 * (inner + shape.heads * shape.head_dim)
+    return 2 * tokens * (6 * shape.hidden_size + -(-divided // tensor_parallel))

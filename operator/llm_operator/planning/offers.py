@@ -19,9 +19,9 @@ def offers_for(wish: Wish, seen: Iterable[Offer]) -> tuple[Offer, ...]:
     """Offers to plan on, in an order that does not depend on that of `seen`.
 
     `seen` are the nodes' own, one per product (or several, then the largest node counts); a node
-    without GPU labels is an offer with an empty product. A named product that no node has is
-    planned from the card catalogue, on nodes of 8 GPUs; one that the catalogue lacks too is left
-    out.
+    whose card is not known is an offer with 0 MiB, which only a wish with memory by hand can use.
+    A named product that no node has is planned from the card catalogue, on nodes of 8 GPUs; one
+    that the catalogue lacks too is left out.
     """
     usable = [offer for offer in seen if offer.gpu.resource == wish.resource]
     if wish.gpu_memory_mib is not None:
@@ -38,7 +38,7 @@ def offers_for(wish: Wish, seen: Iterable[Offer]) -> tuple[Offer, ...]:
     merged: dict[str, Offer] = {}
     for offer in usable:
         product = offer.gpu.product
-        if product and (not wish.products or product in wish.products):
+        if offer.gpu.memory_mib and product and (not wish.products or product in wish.products):
             merged[product] = _merge(merged.get(product), offer)
     for product in wish.products:
         gpu_not_seen = None if product in merged else gpu_of(product, resource=wish.resource)

@@ -34,18 +34,19 @@ def plan(wish: Wish, model: Model, offers: Iterable[Offer], rules: Rules) -> Pla
         return _refused(wish, model, model.quantization, None, None, limits.reason)
     candidates = methods(wish.method, model, rules)
     if isinstance(candidates, Refusal):
-        return _refused(wish, model, model.quantization, limits, None, candidates.reason)
+        ways = ways_out(wish, model, tuple(ordered), rules)
+        return _refused(wish, model, model.quantization, limits, None, candidates.reason, ways)
     if not ordered:
         return _refused(wish, model, candidates[0], limits, None, _no_gpu(wish))
-    assessed = [
-        assess(wish, model, limits, offer, quantization, rules)
-        for quantization in candidates
-        for offer in ordered
-    ]
+    assessed: list[Assessment] = []
+    for quantization in candidates:  # best first, so the first that carries what is wanted is it
+        assessed += [assess(wish, model, limits, offer, quantization, rules) for offer in ordered]
+        if any(one.carries for one in assessed):
+            break
     usable = [one for one in assessed if one.used is not None]
     if usable:
         best = min(usable, key=lambda one: _preference(wish, candidates, one))
-        return _accepted(wish, model, limits, best, usable)
+        return _accepted(wish, model, limits, best, ordered, rules)
     nearest = min(assessed, key=lambda one: _nearness(candidates, one))
     alternatives = ways_out(wish, model, tuple(ordered), rules)
     return _refused(
@@ -88,11 +89,16 @@ def _nearness(candidates: tuple[Quantization, ...], one: Assessment) -> tuple[ob
 
 
 def _accepted(
-    wish: Wish, model: Model, limits: Limits, best: Assessment, usable: list[Assessment]
+    wish: Wish,
+    model: Model,
+    limits: Limits,
+    best: Assessment,
+    offers: list[Offer],
+    rules: Rules,
 ) -> Plan:
     used = best.used
     assert used is not None
-    products = _products(wish, best, used, usable)
+    products = _products(wish, model, limits, best, used, offers, rules)
     requests = wish.max_concurrent_requests or max(DEFAULT_CONCURRENT_REQUESTS, used.sequences)
     return replace(
         _figures(wish, model, limits, best, used),
@@ -104,25 +110,37 @@ def _accepted(
 
 
 def _products(
-    wish: Wish, best: Assessment, used: Share, usable: list[Assessment]
+    wish: Wish,
+    model: Model,
+    limits: Limits,
+    best: Assessment,
+    used: Share,
+    offers: list[Offer],
+    rules: Rules,
 ) -> tuple[str, ...]:
-    """Products on which this very plan holds: same degree, same quantization, no less carried."""
+    """Products on which this very plan holds: same degree, limits and quantization."""
     chosen = best.offer.gpu.product
     if not chosen:
         return ()
     if not wish.products:
         return (chosen,)
-    wanted = min(used.sequences, wish.sequences)
+    pinned = replace(
+        wish,
+        tensor_parallel=used.tensor_parallel,
+        max_batch_prefill_tokens=used.prefill_tokens,
+    )
+    carried = min(used.sequences, wish.sequences)
+    held = [
+        assess(pinned, model, limits, offer, best.quantization, rules)
+        for offer in offers
+        if offer.gpu.product != chosen
+    ]
     others = {
         one.offer.gpu.product
-        for one in usable
-        if one.quantization == best.quantization
-        and any(
-            share.tensor_parallel == used.tensor_parallel and share.sequences >= max(1, wanted)
-            for share in one.legal
-        )
+        for one in held
+        if one.used is not None and one.used.sequences >= carried
     }
-    return (chosen, *sorted(others - {chosen}))
+    return (chosen, *sorted(others))
 
 
 def _refused(
@@ -136,7 +154,7 @@ def _refused(
 ) -> Plan:
     """A plan that does not fit, with the figures of the nearest thing that would."""
     largest = nearest.legal[-1] if nearest is not None and nearest.legal else None
-    known = limits or Limits(0, 0, 0)
+    known = limits or Limits(0, 0)
     if nearest is not None:
         figures = _figures(wish, model, known, nearest, largest)
     else:
@@ -166,6 +184,7 @@ def _figures(
         kv_cache_tokens=share.kv_cache_tokens,
         overhead_bytes_per_gpu=share.overhead_bytes,
         budget_bytes_per_gpu=share.budget_bytes,
+        max_batch_prefill_tokens=share.prefill_tokens,
         max_concurrent_sequences=share.sequences,
     )
 
@@ -192,7 +211,7 @@ def _bare(wish: Wish, model: Model, quantization: Quantization, limits: Limits) 
         budget_bytes_per_gpu=0,
         max_input_tokens=limits.max_input_tokens,
         max_total_tokens=limits.max_total_tokens,
-        max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
+        max_batch_prefill_tokens=wish.max_batch_prefill_tokens or limits.max_input_tokens,
         max_concurrent_requests=wish.max_concurrent_requests or DEFAULT_CONCURRENT_REQUESTS,
         max_concurrent_sequences=0,
         fits=False,
@@ -207,8 +226,8 @@ def _why_it_fits(wish: Wish, limits: Limits, one: Assessment, used: Share) -> st
     text = (
         f"{label(one.quantization)} on {n}x {card}: per GPU {gb(used.weight_bytes)} weights +"
         f" {gb(used.overhead_bytes)} overhead of {gb(used.budget_bytes)} usable; KV cache for"
-        f" {used.kv_cache_tokens:,} tokens = {used.sequences:,} requests of"
-        f" {limits.max_total_tokens:,} at once."
+        f" {used.kv_cache_tokens:,} tokens = {used.sequences:,} at once of"
+        f" {limits.max_total_tokens:,} tokens each."
     )
     if used.sequences < wish.sequences and wish.max_concurrent_requests is not None:
         text += (
@@ -257,4 +276,21 @@ def _why_nothing_fits(wish: Wish, assessed: list[Assessment], nearest: Assessmen
     return (
         f"{label(nearest.quantization)} does not fit {most.tensor_parallel}x {card}, the most that"
         f" {'was asked for' if asked else 'one node and this model allow'}: it {reason}."
+        f"{_not_even(assessed, nearest, most)}"
     )
+
+
+def _not_even(assessed: list[Assessment], nearest: Assessment, most: Share) -> str:
+    """Where several quantizations were tried: the one that came closest."""
+    others = [
+        (share.needed_bytes, one.quantization)
+        for one in assessed
+        for share in one.legal
+        if one.offer == nearest.offer
+        and one.quantization != nearest.quantization
+        and share.tensor_parallel == most.tensor_parallel
+    ]
+    if not others:
+        return ""
+    needed, quantization = min(others, key=lambda other: other[0])
+    return f" Nor does {label(quantization)}, made while loading: it needs {gb(needed)} per GPU."

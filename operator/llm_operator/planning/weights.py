@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
 from llm_operator.planning.tensors import Tensor, tensors
 from llm_operator.runtimes.terms import NONE, Bytes, ModelShape, Quantization
@@ -53,6 +54,7 @@ class Weights:
         return -(-self.split // tensor_parallel) + self.whole + head
 
 
+@lru_cache(maxsize=512)
 def weights(
     shape: ModelShape, quantization: Quantization, dtype: str | None = None
 ) -> Weights | None:
@@ -85,7 +87,8 @@ def _bytes(tensor: Tensor, shape: ModelShape, q: Quantization, unit: int) -> Byt
     if q.method == "mxfp4":
         expert = ".experts." in tensor.module
         return round(tensor.parameters * MXFP4_BITS / 8) if expert else plain
-    kept = sum(_kept(tensor.module, layer, q.detail) for layer in tensor.layers)
+    patterns = _patterns(q.detail)
+    kept = sum(_kept(tensor.module, layer, patterns) for layer in tensor.layers) if patterns else 0
     one = STORED[q.method](tensor.outputs, tensor.inputs, q)
     if q.method == "gptq" and _has_zero_bias(shape, q):
         one += 2 * tensor.outputs
@@ -97,11 +100,16 @@ def _has_zero_bias(shape: ModelShape, q: Quantization) -> bool:
     return shape.model_type in ZERO_BIAS_TYPES and "checkpoint_format" not in q.detail
 
 
-def _kept(module: str, layer: int, detail: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint names this module among those left in 16 bit."""
-    patterns = detail.get("modules_to_not_convert") or detail.get("ignore") or ()
+def _patterns(detail: Mapping[str, object]) -> list[str]:
+    """Names of what the checkpoint left in 16 bit."""
+    named = detail.get("modules_to_not_convert") or detail.get("ignore")
+    return [str(pattern) for pattern in named] if isinstance(named, list | tuple) else []
+
+
+def _kept(module: str, layer: int, patterns: list[str]) -> bool:
+    """Whether one of the patterns names this module of this layer."""
     name = f"model.layers.{layer}.{module}"
-    return any(_names(str(pattern), name) for pattern in patterns)
+    return any(_names(pattern, name) for pattern in patterns)
 
 
 def _names(pattern: str, name: str) -> bool:

@@ -19,9 +19,6 @@ DEFAULT_TOTAL_TOKENS: Final = 4096
 ANSWER_TOKENS: Final = 1024
 """Part of the context kept for the answer where the user does not divide it; at most a quarter."""
 
-PREFILL_TOKENS: Final = 4096
-"""Prompt tokens computed at once; TGI's own figure where it cannot ask the card."""
-
 DEFAULT_SEQUENCES: Final = 2
 """Requests of full length that a replica should hold where the user names no concurrency. Usual
 requests are a quarter as long, so this is about eight of them."""
@@ -62,11 +59,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Limits:
-    """Tokens of one request and of one prefill batch, resolved."""
+    """Tokens of one request, resolved."""
 
     max_input_tokens: int
     max_total_tokens: int
-    max_batch_prefill_tokens: int
 
 
 def wish_from(spec: LLMDeploymentSpec, version: tuple[int, int, int]) -> Wish:
@@ -120,5 +116,4 @@ def limits_of(wish: Wish, shape: ModelShape) -> Limits | Refusal:
             f"limits.maxInputTokens {inputs:,} leaves no room for an answer within {total:,}"
             " tokens: set it below limits.maxTotalTokens.",
         )
-    prefill = wish.max_batch_prefill_tokens or max(inputs, min(PREFILL_TOKENS, total))
-    return Limits(inputs, total, prefill)
+    return Limits(inputs, total)

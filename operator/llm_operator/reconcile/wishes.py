@@ -19,7 +19,7 @@ from llm_operator.observe.models import Models, NotYet, Unknown
 from llm_operator.planning import Model, Offer, Wish, offers_for, plan, wish_from
 from llm_operator.planning.cards import gpu_of
 from llm_operator.runtimes.base import Resolved, engine
-from llm_operator.runtimes.terms import Plan, Refusal
+from llm_operator.runtimes.terms import Gpu, Plan, Refusal
 from llm_operator.status.situation import Held
 
 
@@ -76,8 +76,9 @@ def offered(nodes: Sequence[NodeFact], resource: str) -> list[Offer]:
     for node in nodes:
         count = dict(node.allocatable).get(resource, 0)
         gpu = gpu_of(node.product, node.memory_mib, node.compute_capability, resource)
-        if count and gpu is not None:
-            found.append(Offer(gpu, gpus_per_node=count))
+        if count:
+            unknown = Gpu(node.product, 0, None, resource=resource)  # for gpu.memory by hand
+            found.append(Offer(gpu or unknown, gpus_per_node=count))
     return found
 
 
