@@ -22,7 +22,8 @@ CONFIG_MAP = "fleet-faults"
 KINDS = frozenset(
     {
         *("crash-loading", "oom", "slow-start", "never-ready", "hang", "crash-after", "slow"),
-        *("hub-401", "hub-404", "hub-429", "shard-failed", "garbage", "kill"),
+        *("hub-401", "hub-404", "hub-429", "shard-failed"),
+        *("generation-error", "garbage", "kill"),
     }
 )
 

@@ -151,6 +151,7 @@ class _StatusLine(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.line.done():
             self.line.set_exception(exc if isinstance(exc, OSError) else ConnectionResetError())
+            self.line.exception()  # seen: whoever waited may have given up already
 
     def _finish(self, line: bytes) -> None:
         if not self.line.done():

@@ -65,7 +65,10 @@ def _options(spec: ContainerSpec) -> argparse.Namespace:
     parser.add_argument("--drain", type=float, default=0.0)
     parser.add_argument("--ignore-term", action="store_true")
     parser.add_argument("--say", default="")
-    return parser.parse_args(list(spec.args))
+    options, unknown = parser.parse_known_args(list(spec.args))
+    if unknown:
+        raise argparse.ArgumentError(None, f"unrecognized arguments: {' '.join(unknown)}")
+    return options
 
 
 class _HttpServer:
