@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 
 import pytest
@@ -16,6 +17,8 @@ from llm_operator.cluster.fleet.probes import Probe, check
 from llm_operator.cluster.fleet.programs import HttpProgram, PauseProgram
 
 PORT = 18931
+IP = f"127.7.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
+"""Of this process alone: tests run side by side."""
 
 
 def test_faults_have_a_kind_and_perhaps_an_argument() -> None:
@@ -97,7 +100,13 @@ def test_images_are_known_by_the_repository_s_name() -> None:
 
 def start(*args: str, faults: Mapping[str, str] | None = None) -> Process:
     spec = ContainerSpec(
-        "fleet/http", (f"--port={PORT}", *args), {}, "127.0.0.1", "web", (), faults=faults or {}
+        "fleet/http",
+        (f"--port={PORT}", *args),
+        {},
+        IP,
+        "web",
+        (),
+        faults={} if faults is None else faults,
     )
     return HttpProgram().start(spec)
 
@@ -106,12 +115,12 @@ async def health(timeout: float = 1.0) -> str | None:
     action = {"httpGet": {"path": "/health", "port": PORT}}
     probe = Probe.of({"readinessProbe": {**action, "timeoutSeconds": timeout}}, "readiness")
     assert probe is not None
-    return await check(probe, {}, "127.0.0.1")
+    return await check(probe, {}, IP)
 
 
 async def healthy() -> None:
     async with asyncio.timeout(5):
-        while await health() is not None:
+        while await health() is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
