@@ -65,11 +65,14 @@ def stream_event(answer: Answer, index: int, *, full: str, with_details: bool) -
     }
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> Json:
+def usage(finished: Sequence[Answer]) -> Json:
+    """Tokens read and made by one request."""
+    prompt = sum(len(answer.input_tokens) for answer in finished)
+    completion = sum(len(answer.tokens) for answer in finished)
     return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
     }
 
 
@@ -107,8 +110,16 @@ def chat_delta(answer: Answer, index: int, *, logprobs: bool) -> Json:
     }
 
 
-def completion_choice(text: str, number: int, finish: str | None) -> Json:
-    return {"index": number, "text": text, "logprobs": None, "finish_reason": finish}
+def completion_choice(answer: Answer, number: int) -> Json:
+    finish = openai_finish(answer.finish)
+    return {"index": number, "text": answer.text, "logprobs": None, "finish_reason": finish}
+
+
+def completion_delta(answer: Answer, index: int) -> Json:
+    """The choice of a chunk that carries token `index` (from 1)."""
+    finish = openai_finish(answer.finish) if index == len(answer.tokens) else None
+    text = answer.tokens[index - 1].text
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
 
 
 def openai_finish(finish: str) -> str:

@@ -1,30 +1,28 @@
 """The HTTP server of one replica: routes, statuses, headers, streams, as the real router's.
 
-Decides how a request is answered once the engine has made its tokens, and counts what the router
-counts. Refuses to know how the replica came up (`program`) and how long passes take (`driver`).
-A server is one low-level aiohttp server with a table of routes: cheap enough for a thousand.
+Decides how a request is read and answered; what happens between is `generation`'s business. Refuses
+to know how the replica came up (`program`) and how long passes take (`driver`). A server is a table
+of routes behind one low-level aiohttp server: cheap enough for a thousand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from . import answers, payload
-from .driver import Driver, Ticket
-from .engine import Request
+from .driver import Driver
+from .generation import Failed, Generations, Run
 from .metrics import Metrics
 from .text import tokenize
-from .validation import Answer, Bounds, Invalid, check_best_of, settle
+from .validation import Answer, Bounds, Invalid, check_best_of, check_stream
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _TEXT = "text/plain; charset=utf-8"
-_GENERATION_ERROR = "Request failed during generation: Server error: CUDA out of memory"
 
 
 @dataclass(frozen=True)
@@ -49,43 +47,8 @@ class Rules:
     templated: bool = True
 
 
-class Failed(Exception):
-    """A request ends with an error: HTTP status, text and `error_type`."""
-
-    def __init__(self, status: int, text: str, kind: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.kind = kind
-
-
-@dataclass(eq=False)
-class _Run:
-    """A request under way: its answer, its ticket, and the times that headers speak of."""
-
-    answer: Answer
-    ticket: Ticket
-    arrived: float
-    validated: float
-    finished: float = field(default=0.0)
-
-    @property
-    def times(self) -> dict[str, float]:
-        """Seconds spent in total, in validation, in the queue, in the engine, and per token."""
-        request = self.ticket.request
-        started = request.started_at if request.started_at is not None else self.validated
-        inference = self.finished - started
-        return {
-            "total": self.finished - self.arrived,
-            "validation": self.validated - self.arrived,
-            "queue": started - request.queued_at,
-            "inference": inference,
-            "per_token": inference / max(len(self.answer.tokens), 1),
-        }
-
-
 class Router:
-    """Answers requests for one replica. `faults` may change while it runs."""
+    """Answers requests for one replica. `now` is the wall clock, `faults` may change."""
 
     def __init__(
         self,
@@ -103,10 +66,15 @@ class Router:
         self._metrics = metrics
         self._faults = faults
         self._now = now
-        self._on_answer = on_answer
-        self._in_flight = 0
-        self._healthy = True
-        self._clock = asyncio.get_running_loop().time
+        self._generations = Generations(
+            driver,
+            metrics,
+            rules.bounds,
+            rules.max_concurrent_requests,
+            identity.speaker,
+            faults,
+            on_answer,
+        )
         self._routes: dict[str, dict[str, Handler]] = {
             "/": {"GET": self._health, "POST": self._root},
             "/health": {"GET": self._health},
@@ -147,11 +115,7 @@ class Router:
     # Endpoints that generate nothing.
 
     async def _health(self, _: web.BaseRequest) -> web.StreamResponse:
-        await self._driver.between_passes()
-        if not self._healthy:
-            # After an error a probe runs one token through the model.
-            self._healthy = await self._driver.probe()
-        if self._healthy:
+        if await self._generations.healthy():
             return web.Response()
         return _json(answers.error("unhealthy", "healthcheck"), 503)
 
@@ -172,8 +136,7 @@ class Router:
         return _json(answers.tokens(tokenize(body.inputs)))
 
     async def _chat_tokenize(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await self._read(request, payload.Chat)
-        prompt = self._chat_prompt(body)
+        prompt = self._prompt_of(await self._read(request, payload.Chat))
         pieces = answers.tokens(tokenize(prompt))
         return _json({"tokenize_response": pieces, "templated_text": prompt})
 
@@ -184,60 +147,49 @@ class Router:
         if body.parameters.return_full_text is None:
             body.parameters.return_full_text = True
         if body.stream:
-            return await self._stream_generation(request, body)
-        return await self._answer_generation(body, listed=True)
+            return await self._stream(request, body)
+        return await self._answer(body, listed=True)
 
     async def _generate(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self._answer_generation(await self._read(request, payload.Generate))
+        return await self._answer(await self._read(request, payload.Generate))
 
     async def _generate_stream(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self._stream_generation(request, await self._read(request, payload.Generate))
+        return await self._stream(request, await self._read(request, payload.Generate))
 
-    async def _answer_generation(
-        self, body: payload.Generate, *, listed: bool = False
-    ) -> web.StreamResponse:
+    async def _answer(self, body: payload.Generate, *, listed: bool = False) -> web.StreamResponse:
         self._metrics.count("tgi_request_count")
         wishes = body.parameters
-        copies = wishes.best_of or 1
-        if copies > 1:
-            try:
-                check_best_of(copies, self._rules.bounds)
-            except Invalid as error:
-                raise Failed(422, str(error), "validation") from None
-        runs = await asyncio.gather(*(self._complete(body.inputs, wishes) for _ in range(copies)))
-        run = runs[0]
-        text = run.answer.text
-        document: answers.Json = {
-            "generated_text": body.inputs + text if wishes.return_full_text else text
-        }
+        copies = max(wishes.best_of or 1, 1)
+        try:
+            check_best_of(copies, self._rules.bounds)
+        except Invalid as error:
+            raise Failed(422, str(error), "validation") from None
+        complete = self._generations.complete
+        best, *others = await asyncio.gather(
+            *(complete(body.inputs, wishes) for _ in range(copies))
+        )
+        document: answers.Json = {"generated_text": _full_text(body, best.answer)}
         if wishes.details or wishes.decoder_input_details:
-            document["details"] = answers.details(run.answer, prefill=wishes.decoder_input_details)
-            if copies > 1:
-                document["details"] = {
-                    **answers.details(run.answer, prefill=wishes.decoder_input_details),
-                    "best_of_sequences": [answers.best_of(other.answer) for other in runs[1:]],
-                }
+            details = answers.details(best.answer, prefill=wishes.decoder_input_details)
+            if others:
+                details["best_of_sequences"] = [answers.best_of(run.answer) for run in others]
+            document["details"] = details
         response = _json([document] if listed else document)
-        response.headers.update(_measured(run, len(body.inputs)))
+        response.headers.update(_measured(best, len(body.inputs)))
         return response
 
-    async def _stream_generation(
-        self, request: web.BaseRequest, body: payload.Generate
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, body: payload.Generate) -> web.StreamResponse:
         self._metrics.count("tgi_request_count")
-        wishes = body.parameters
+        wishes, generations = body.parameters, self._generations
         response = await _open_stream(request, len(body.inputs))
         try:
-            if (wishes.best_of or 1) != 1:
-                raise self._refused("`best_of` != 1 is not supported when streaming tokens")
-            if wishes.decoder_input_details:
-                raise self._refused(
-                    "`decoder_input_details` == true is not supported when streaming tokens"
-                )
-            async with self._running(body.inputs, wishes) as run:
-                whole = run.answer.text
-                full = body.inputs + whole if wishes.return_full_text else whole
-                async for index in self._indices(run):
+            try:
+                check_stream(wishes)
+            except Invalid as error:
+                raise generations.refused(error) from None
+            async with generations.run(body.inputs, wishes) as run:
+                full = _full_text(body, run.answer)
+                async for index in generations.indices(run):
                     event = answers.stream_event(
                         run.answer, index, full=full, with_details=wishes.details
                     )
@@ -246,33 +198,27 @@ class Router:
             await _send(response, answers.error(error.text, error.kind))
         return response
 
-    # OpenAI.
+    # The endpoints that speak as OpenAI does.
 
     async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await self._read(request, payload.Chat)
         self._metrics.count("tgi_request_count")
-        prompt, logprobs = self._chat_prompt(body), bool(body.logprobs)
+        prompt, logprobs = self._prompt_of(body), bool(body.logprobs)
         self._metrics.count("tgi_request_count")  # the generation inside counts again
         voice = self._voice(body.model)
-        if not body.stream:
-            run = await self._complete(prompt, body.parameters())
-            response = _json(
-                answers.openai(
-                    "chat.completion",
-                    voice,
-                    [answers.chat_choice(run.answer, logprobs=logprobs)],
-                    _usage(run.answer),
-                )
-            )
-            response.headers.update(_measured(run, len(prompt)))
-            return response
+        if body.stream:
 
-        def chunk(answer: Answer, index: int) -> answers.Json:
-            return answers.chat_delta(answer, index, logprobs=logprobs)
+            def choice(answer: Answer, index: int) -> answers.Json:
+                return answers.chat_delta(answer, index, logprobs=logprobs)
 
-        return await self._stream_openai(
-            request, "chat.completion.chunk", voice, prompt, body, chunk
-        )
+            kind = "chat.completion.chunk"
+            return await self._stream_openai(request, kind, voice, prompt, body, choice)
+        run = await self._generations.complete(prompt, body.parameters())
+        choices = [answers.chat_choice(run.answer, logprobs=logprobs)]
+        used = answers.usage([run.answer])
+        response = _json(answers.openai("chat.completion", voice, choices, used))
+        response.headers.update(_measured(run, len(prompt)))
+        return response
 
     async def _completions(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await self._read(request, payload.Completion)
@@ -285,32 +231,21 @@ class Router:
                 "batch size exceeded",
             )
         self._metrics.count("tgi_request_count", len(body.prompts))
-        voice = self._voice(body.model)
+        voice, wishes = self._voice(body.model), body.parameters()
         if body.stream:
-
-            def chunk(answer: Answer, index: int) -> answers.Json:
-                piece, last = answer.tokens[index - 1], index == len(answer.tokens)
-                finish = answers.openai_finish(answer.finish) if last else None
-                return answers.completion_choice(piece.text, 0, finish)
-
-            prompt = body.prompts[0] if body.prompts else ""
-            return await self._stream_openai(request, "text_completion", voice, prompt, body, chunk)
-        wishes = body.parameters()
-        runs = await asyncio.gather(*(self._complete(prompt, wishes) for prompt in body.prompts))
-        choices = [
-            answers.completion_choice(
-                run.answer.text, number, answers.openai_finish(run.answer.finish)
+            prompt = "".join(body.prompts[:1])
+            return await self._stream_openai(
+                request, "text_completion", voice, prompt, body, answers.completion_delta
             )
-            for number, run in enumerate(runs)
-        ]
-        used = answers.usage(
-            sum(len(run.answer.input_tokens) for run in runs),
-            sum(len(run.answer.tokens) for run in runs),
+        runs = await asyncio.gather(
+            *(self._generations.complete(prompt, wishes) for prompt in body.prompts)
         )
+        choices = [answers.completion_choice(run.answer, n) for n, run in enumerate(runs)]
+        used = answers.usage([run.answer for run in runs])
         response = _json(answers.openai("text_completion", voice, choices, used))
-        if runs:
-            headers = _measured(runs[0], sum(map(len, body.prompts)))
-            headers.pop("x-compute-time")
+        for run in runs[:1]:
+            headers = _measured(run, sum(map(len, body.prompts)))
+            del headers["x-compute-time"]
             response.headers.update(headers)
         return response
 
@@ -321,111 +256,32 @@ class Router:
         voice: answers.Voice,
         prompt: str,
         body: payload.Chat | payload.Completion,
-        chunk: Callable[[Answer, int], answers.Json],
+        choice: Callable[[Answer, int], answers.Json],
     ) -> web.StreamResponse:
+        """Chunks as tokens are made, the usage where it was asked for, and the end mark."""
         response = await _open_stream(request, len(prompt))
         try:
-            async with self._running(prompt, body.parameters()) as run:
-                async for index in self._indices(run):
-                    await _send(
-                        response, answers.openai(kind, voice, [chunk(run.answer, index)], None)
-                    )
+            async with self._generations.run(prompt, body.parameters()) as run:
+                async for index in self._generations.indices(run):
+                    chunk = answers.openai(kind, voice, [choice(run.answer, index)], None)
+                    await _send(response, chunk)
                 if body.stream_options is not None and body.stream_options.include_usage:
-                    await _send(response, answers.openai(kind, voice, [], _usage(run.answer)))
+                    used = answers.usage([run.answer])
+                    await _send(response, answers.openai(kind, voice, [], used))
         except Failed as error:
             await _send(response, answers.openai_error(error.text))
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    def _chat_prompt(self, body: payload.Chat) -> str:
+    def _prompt_of(self, body: payload.Chat) -> str:
         if not self._rules.templated:
             self._metrics.count("tgi_request_failure", err="template")
             raise Failed(422, "Template error: template not found", "template_error")
         return body.prompt()
 
     def _voice(self, asked: str | None) -> answers.Voice:
-        model = asked if asked not in (None, "tgi") else self._identity.model_id
-        return answers.Voice(str(model), self._identity.fingerprint, int(self._now()))
-
-    # The way of every generation.
-
-    async def _complete(self, inputs: str, wishes: payload.Parameters) -> _Run:
-        """Run a generation to its end."""
-        async with self._running(inputs, wishes) as run:
-            await run.ticket.end()
-            self._check_failed(run)
-        return run
-
-    async def _indices(self, run: _Run) -> AsyncIterator[int]:
-        """The numbers of tokens as they are made, from 1."""
-        sent = 0
-        while sent < len(run.answer.tokens):
-            made = await run.ticket.beyond(sent)
-            self._check_failed(run)
-            for index in range(sent + 1, made + 1):
-                yield index
-            sent = made
-
-    @asynccontextmanager
-    async def _running(self, inputs: str, wishes: payload.Parameters) -> AsyncIterator[_Run]:
-        """Admit, validate and queue a generation; count it when it ends well.
-
-        A body that is left early (the client went away) drops the request from the engine.
-        """
-        arrived = self._clock()
-        if self._in_flight >= self._rules.max_concurrent_requests:
-            self._metrics.count("tgi_request_failure", err="overloaded")
-            raise Failed(429, "Model is overloaded", "overloaded")
-        self._in_flight += 1
-        try:
-            run = self._submit(inputs, wishes, arrived)
-            try:
-                yield run
-            finally:
-                if not run.ticket.request.done:
-                    run.ticket.request.dropped = True
-            self._succeeded(run)
-        finally:
-            self._in_flight -= 1
-
-    def _submit(self, inputs: str, wishes: payload.Parameters, arrived: float) -> _Run:
-        identity = self._identity
-        try:
-            answer = settle(
-                inputs,
-                wishes,
-                self._rules.bounds,
-                identity.speaker,
-                garbage=self._faults.get("garbage"),
-            )
-        except Invalid as error:
-            raise self._refused(str(error), prefixed=True) from None
-        self._metrics.observe("tgi_request_input_length", len(answer.input_tokens))
-        self._metrics.observe("tgi_request_max_new_tokens", answer.reserve)
-        work = Request(len(answer.input_tokens), len(answer.tokens), answer.reserve)
-        return _Run(answer, self._driver.submit(work), arrived, self._clock())
-
-    def _refused(self, why: str, *, prefixed: bool = False) -> Failed:
-        self._metrics.count("tgi_request_failure", err="validation")
-        return Failed(422, why if prefixed else f"Input validation error: {why}", "validation")
-
-    def _check_failed(self, run: _Run) -> None:
-        if run.ticket.request.failed:
-            self._healthy = False
-            self._metrics.count("tgi_request_failure", err="generation")
-            raise Failed(424, _GENERATION_ERROR, "generation")
-
-    def _succeeded(self, run: _Run) -> None:
-        run.finished = self._clock()
-        times, metrics = run.times, self._metrics
-        metrics.count("tgi_request_success")
-        metrics.observe("tgi_request_duration", times["total"])
-        metrics.observe("tgi_request_validation_duration", times["validation"])
-        metrics.observe("tgi_request_queue_duration", times["queue"])
-        metrics.observe("tgi_request_inference_duration", times["inference"])
-        metrics.observe("tgi_request_mean_time_per_token_duration", times["per_token"])
-        metrics.observe("tgi_request_generated_tokens", len(run.answer.tokens))
-        self._on_answer()
+        model = self._identity.model_id if asked in (None, "tgi") else str(asked)
+        return answers.Voice(model, self._identity.fingerprint, int(self._now()))
 
     def _authorised(self, request: web.BaseRequest) -> bool:
         key = self._rules.api_key
@@ -446,25 +302,28 @@ class Router:
         return payload.read(model, kind, bytes(raw))
 
 
-def _usage(answer: Answer) -> answers.Json:
-    return answers.usage(len(answer.input_tokens), len(answer.tokens))
+def _full_text(body: payload.Generate, answer: Answer) -> str:
+    return body.inputs + answer.text if body.parameters.return_full_text else answer.text
 
 
-def _measured(run: _Run, characters: int) -> dict[str, str]:
-    """The headers of an answer that was not streamed: milliseconds, and seconds in one case."""
-    times = run.times
+def _measured(run: Run, characters: int) -> dict[str, str]:
+    """The headers of an answer that was not streamed: milliseconds, but for one in seconds."""
     return {
         "x-compute-type": "gpu+optimized",
-        "x-compute-time": f"{times['total']:.9f}",
+        "x-compute-time": f"{run.total:.9f}",
         "x-compute-characters": str(characters),
-        "x-total-time": str(int(times["total"] * 1e3)),
-        "x-validation-time": str(int(times["validation"] * 1e3)),
-        "x-queue-time": str(int(times["queue"] * 1e3)),
-        "x-inference-time": str(int(times["inference"] * 1e3)),
-        "x-time-per-token": str(int(times["per_token"] * 1e3)),
+        "x-total-time": _milliseconds(run.total),
+        "x-validation-time": _milliseconds(run.validation),
+        "x-queue-time": _milliseconds(run.queue),
+        "x-inference-time": _milliseconds(run.inference),
+        "x-time-per-token": _milliseconds(run.per_token),
         "x-prompt-tokens": str(len(run.answer.input_tokens)),
         "x-generated-tokens": str(len(run.answer.tokens)),
     }
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1e3))
 
 
 async def _open_stream(request: web.BaseRequest, characters: int) -> web.StreamResponse:

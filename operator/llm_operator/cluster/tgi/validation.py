@@ -144,6 +144,14 @@ def check_best_of(best_of: int, bounds: Bounds) -> None:
         raise Invalid(f"`best_of` must be > 0 and <= {bounds.max_best_of}. Given: {best_of}")
 
 
+def check_stream(wishes: Parameters) -> None:
+    """What cannot be streamed."""
+    if (wishes.best_of or 1) != 1:
+        raise Invalid("`best_of` != 1 is not supported when streaming tokens")
+    if wishes.decoder_input_details:
+        raise Invalid("`decoder_input_details` == true is not supported when streaming tokens")
+
+
 def _low(value: float | None) -> bool:
     return value is not None and value <= 0
 
