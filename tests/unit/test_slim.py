@@ -92,7 +92,7 @@ def test_objects_are_kept_without_what_is_never_compared() -> None:
 
 
 def test_a_replica_set_is_kept_without_its_template_but_with_its_editors() -> None:
-    fields = {"f:spec": {"f:template": {"f:spec": {}}}}
+    fields: dict[str, Any] = {"f:spec": {"f:template": {"f:spec": {}}}}
     thing = body(
         "ReplicaSet",
         managedFields=[
@@ -122,9 +122,8 @@ def test_a_pod_that_was_just_made() -> None:
 def test_why_a_pod_is_not_scheduled() -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     condition = {"type": "PodScheduled", "status": "False", "message": message}
-    assert pod(
-        llm_pod({"conditions": [condition | {"reason": "Unschedulable"}]})
-    ).unschedulable == (message)
+    refused = pod(llm_pod({"conditions": [condition | {"reason": "Unschedulable"}]}))
+    assert refused.unschedulable == message
     assert pod(llm_pod({"conditions": [condition | {"reason": "Gated"}]})).unschedulable == ""
 
 

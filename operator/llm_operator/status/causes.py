@@ -66,12 +66,13 @@ PATTERNS = (
     _pattern(
         r"40[13] (Client Error|Unauthorized|Forbidden)|status:? 40[13]\b|GatedRepo|gated repo",
         Reason.HUB_UNAUTHORIZED,
-        "the Hub refused access to the model (401/403): set model.tokenSecretRef to a token that"
-        " has been granted access",
+        "the Hub refused access to the model (401/403): check model.id, or set"
+        " model.tokenSecretRef to a token that has been granted access",
         stuck=True,
     ),
     _pattern(
-        r"RepositoryNotFound|RevisionNotFound|EntryNotFound|404 Client Error|status:? 404\b",
+        r"RepositoryNotFound|RevisionNotFound|(?<!Local)EntryNotFound|404 (Client Error|Not Found)"
+        r"|status:? 404\b",
         Reason.HUB_NOT_FOUND,
         "the Hub has no such model or revision (404): check model.id and model.revision",
         stuck=True,
@@ -88,7 +89,13 @@ PATTERNS = (
         stuck=True,
     ),
     _pattern(
-        r"signal: ?7|SIGBUS|Bus error",
+        r"signaled to shutdown with signal 9\b",
+        Reason.HOST_OUT_OF_MEMORY,
+        "a shard was killed (signal 9), as it is where the container exceeds its memory limit (host"
+        " RAM): raise resources.limits.memory",
+    ),
+    _pattern(
+        r"signal:? ?7\b|SIGBUS|Bus error",
         Reason.SHARD_FAILED,
         "a shard died of signal 7: /dev/shm is too small for its peers",
     ),
@@ -98,7 +105,13 @@ PATTERNS = (
         "the pod sees fewer GPUs than it was given shards",
     ),
     _pattern(
-        r"DownloadError|ConnectionError|ConnectTimeout|Name or service not known",
+        r"No space left on device",
+        Reason.DOWNLOAD_FAILED,
+        "the volume for the model's files is full: give model.cache.claimName a larger claim",
+    ),
+    _pattern(
+        r"DownloadError|LocalEntryNotFound|ConnectionError|ConnectTimeout"
+        r"|Name or service not known",
         Reason.DOWNLOAD_FAILED,
         "the model's files could not be downloaded; is the Hub reachable from the pod?",
     ),
@@ -170,10 +183,10 @@ def _container(pod: str, fact: ContainerFact) -> Failure | None:
             Reason.CONFIG_MISSING,
             "a Secret that the spec refers to, or a key of it, does not exist",
         )
-    if fact.exit_code not in (None, 0) or fact.ended_reason == "OOMKilled":
-        return _crash(pod, fact)
     if fact.state == "running" and fact.started:
         return Failure(pod, Reason.PROBE_FAILED, "the engine does not answer /health")
+    if fact.exit_code not in (None, 0) or fact.ended_reason == "OOMKilled":
+        return _crash(pod, fact)
     if fact.restarts:
         return Failure(
             pod,
