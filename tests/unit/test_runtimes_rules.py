@@ -22,7 +22,7 @@ QWEN2_72B = ModelShape("qwen2", 8192, 80, 64, 8, 128, 29568, 152064, False)
 QWEN2_7B = ModelShape("qwen2", 3584, 28, 28, 4, 128, 18944, 152064, False)
 QWEN3_8B = ModelShape("qwen3", 4096, 36, 32, 8, 128, 12288, 151936, False)
 FALCON_7B = ModelShape("falcon", 4544, 32, 71, 1, 64, 18176, 65024, True)
-MULTI_QUERY = replace(LLAMA_8B, kv_heads=1)
+MULTI_QUERY = replace(LLAMA_8B, model_type="falcon", kv_heads=1)
 MIXTRAL = ModelShape(
     "mixtral", 4096, 32, 32, 8, 128, 14336, 32000, False, moe=Moe(8, 14336, experts_per_token=2)
 )
@@ -99,6 +99,11 @@ REFUSED: dict[str, tuple[Launch, str, tuple[str, ...]]] = {
         launch(tensor_parallel=16),
         "tensorParallel",
         ("16 shards", "8 KV heads"),
+    ),
+    "a single KV head of a family that does not keep it whole": (
+        launch(shape=replace(LLAMA_8B, kv_heads=1), tensor_parallel=2),
+        "tensorParallel",
+        ("1 KV heads",),
     ),
     "falcon-7b": (launch(shape=FALCON_7B, tensor_parallel=2), "tensorParallel", ("71",)),
     "hidden size": (

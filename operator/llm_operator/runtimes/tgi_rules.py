@@ -33,6 +33,11 @@ FIRST_CLASS: Final = frozenset(_FIRST_CLASS.split())
 """Model types with a class of TGI's own; any other goes through the transformers fallback."""
 SHARDED_FALLBACK: Final = frozenset({"qwen3", "qwen3_moe", "olmo2"})
 """Fallback types known to carry a tensor-parallel plan of transformers."""
+MULTI_QUERY: Final = frozenset(
+    {"falcon", "RefinedWeb", "RefinedWebModel", "gpt_bigcode", "santacoder"}
+)
+"""Families whose single KV head is kept whole by each shard. The Llama family checks that shards
+divide KV heads and makes no exception for one; Gemma-2B with two shards is reported to fail."""
 NEVER_SHARDED: Final = frozenset({"mamba", "ssm"})
 
 FLASHINFER_HEAD_DIMS: Final = (64, 128, 256)
@@ -292,7 +297,8 @@ def _shardable(launch: Launch) -> Refusal | None:
 def _divisible(launch: Launch) -> Refusal | None:
     n, shape = launch.tensor_parallel, launch.shape
     dimensions = {"attention heads": shape.heads}
-    if shape.mla is None and shape.kv_heads != 1:
+    whole = shape.kv_heads == 1 and shape.model_type in MULTI_QUERY
+    if shape.mla is None and not whole:
         dimensions["KV heads (TGI does not replicate them)"] = shape.kv_heads
     dimensions["hidden size"] = shape.hidden_size
     dimensions |= {f"{name} intermediate size": size for name, size in _mlps(shape).items()}
