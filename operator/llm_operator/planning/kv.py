@@ -7,7 +7,13 @@ keep. `2 * layers * kv_heads * head_dim * bytes`; latent attention keeps
 
 from __future__ import annotations
 
+from typing import Final
+
 from llm_operator.runtimes.terms import Bytes, ModelShape
+
+REPLICATED: Final = frozenset({"olmo2", "phi3"})
+"""Model types whose cache TGI's transformers fallback keeps whole on every GPU. phi3 also has a
+class of TGI's own; which of the two serves it is not certain, so the larger need is planned."""
 
 
 def bytes_per_token(shape: ModelShape, kv_cache_dtype: str | None = None) -> Bytes:
@@ -20,7 +26,7 @@ def bytes_per_token_per_gpu(
 ) -> Bytes:
     """The same on one of so many GPUs. One KV head and latent attention cannot be divided."""
     total = bytes_per_token(shape, kv_cache_dtype)
-    if shape.mla is not None or shape.kv_heads == 1:
+    if shape.mla is not None or shape.kv_heads == 1 or shape.model_type in REPLICATED:
         return total
     return -(-total // tensor_parallel)
 
