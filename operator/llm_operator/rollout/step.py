@@ -29,9 +29,10 @@ class Step:
 
 
 def next_step(revisions: Sequence[Revision], wanted: str | None, replicas: int) -> Step:
-    """Decide from the revisions there are. `wanted` None: the wish is held, what runs goes on.
+    """Decide from the revisions there are.
 
-    The wanted revision need not exist yet: it is then in `Step.replicas` to be created.
+    The wanted revision need not exist yet: it is then in `Step.replicas` to be created. `wanted`
+    None: the wish is held, so nothing comes or goes but replicas of what serves.
     """
     others = sorted(
         (r for r in revisions if r.name != wanted), key=lambda r: (r.ready, r.created, r.name)
@@ -39,7 +40,8 @@ def next_step(revisions: Sequence[Revision], wanted: str | None, replicas: int) 
     keep = others[-1] if others else None
     superseded = tuple(r.name for r in others[:-1])
     if wanted is None:
-        return Step({keep.name: replicas} if keep else {}, superseded)
+        goals = {r.name: r.replicas for r in others}
+        return Step({**goals, keep.name: replicas} if keep else {})
     current = next((r for r in revisions if r.name == wanted), None)
     if current is not None and current.replicas == replicas and current.ready >= replicas:
         return Step({wanted: replicas}, tuple(r.name for r in others))

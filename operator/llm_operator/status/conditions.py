@@ -25,35 +25,41 @@ class Verdict:
 
 
 def failures(situation: Situation) -> tuple[Failure, ...]:
-    """Causes of all pods that do not serve, the wanted revision's first, by pod name.
+    """Causes of all pods that do not serve, the wanted revision's first, by pod name."""
+    revisions = sorted(situation.revisions, key=lambda r: (not r.wanted, r.name))
+    return tuple(cause for r in revisions for cause in _causes(r, situation))
+
+
+def _causes(revision: RevisionSeen, situation: Situation) -> list[Failure]:
+    """Causes within one revision, by pod name.
 
     An ended pod that its ReplicaSet has replaced says nothing about now and is left out.
     """
-    found: list[Failure] = []
-    for revision in sorted(situation.revisions, key=lambda r: (not r.wanted, r.name)):
-        if revision.ready >= revision.replicas:
-            continue
-        if revision.refused and len(revision.alive) < revision.replicas:
-            found.append(creation_refused(revision.refused))
-        alive = {pod.name for pod in revision.alive}
-        causes = ((pod, failure(pod, situation.lost_nodes)) for pod in revision.pods)
-        named = [
-            (pod, cause)
-            for pod, cause in causes
-            if cause and (pod.name in alive or len(alive) < revision.replicas)
-        ]
-        found.extend(cause for _, cause in sorted(named, key=lambda item: item[0].name))
-    return tuple(found)
+    if revision.ready >= revision.replicas:
+        return []
+    alive = {pod.name for pod in revision.alive}
+    found = []
+    if revision.refused and len(alive) < revision.replicas:
+        found.append(creation_refused(revision.refused))
+    for pod in sorted(revision.pods, key=lambda pod: pod.name):
+        cause = failure(pod, situation.lost_nodes)
+        if cause and (pod.name in alive or len(alive) < revision.replicas):
+            found.append(cause)
+    return found
 
 
-def verdict(situation: Situation, causes: Sequence[Failure]) -> Verdict:
-    """The one thing to say about the object; first rule that applies."""
+def verdict(situation: Situation) -> Verdict:
+    """The one thing to say about the object; first rule that applies.
+
+    What ails a revision that is on its way out says nothing about the wish.
+    """
     wanted = situation.wanted
     if situation.held is not None:
         held = situation.held
         return Verdict(False, held.stuck, held.reason, _still_serving(held.message, situation))
     if wanted is None:
         return Verdict(False, False, Reason.CREATING, "the pods are being created")
+    causes = _causes(wanted, situation)
     if cause := _main_cause(causes):
         message = _still_serving(_cause_message(cause, causes, wanted, situation), situation)
         return Verdict(False, cause.stuck, cause.reason, message)
@@ -135,7 +141,7 @@ def _cause_message(
 def _on_the_way(wanted: RevisionSeen, older: int, situation: Situation) -> tuple[Reason, str]:
     share = f"{_share(wanted, situation)} ready"
     if older:
-        return Reason.UPDATING, f"{share}; {_pods(older)} of the previous revision serve meanwhile"
+        return Reason.UPDATING, f"{share}; meanwhile {_pods(older)} of the previous revision"
     if not wanted.alive:
         return Reason.CREATING, f"{share}; pods are being created"
     return Reason.LOADING, f"{share}; the others load the model"
@@ -143,7 +149,9 @@ def _on_the_way(wanted: RevisionSeen, older: int, situation: Situation) -> tuple
 
 def _still_serving(message: str, situation: Situation) -> str:
     older = sum(r.ready for r in situation.revisions if not r.wanted)
-    return f"{message}; what ran before goes on: {_replicas(older)} serving" if older else message
+    if not older:
+        return message
+    return f"{message.removesuffix('.')}; what ran before goes on: {_replicas(older)} serving"
 
 
 def _share(wanted: RevisionSeen, situation: Situation) -> str:

@@ -37,7 +37,7 @@ class Notice:
 def summarise(situation: Situation, previous: Mapping[str, Any], now: str) -> dict[str, Any]:
     """The status to write, as JSON. `previous` is the status there is; `now` RFC 3339 UTC."""
     causes = judge.failures(situation)
-    judged = judge.verdict(situation, causes)
+    judged = judge.verdict(situation)
     before = _previous_conditions(previous)
     wanted = situation.wanted
     status = LLMDeploymentStatus(
