@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -89,7 +89,14 @@ async def serving(container: ContainerSpec, program: TgiProgram = FAST) -> Async
             yield Up(process, task, http, url)
     finally:
         process.kill()
-        await task
+        await asyncio.wait({task})
+
+
+async def until(happens: Callable[[], bool]) -> None:
+    """Poll for something that nobody announces."""
+    async with asyncio.timeout(10):
+        while not happens():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 async def run_to_end(container: ContainerSpec, program: TgiProgram = FAST) -> Exit:

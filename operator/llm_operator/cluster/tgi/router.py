@@ -111,6 +111,9 @@ class Router:
             )
         except Failed as error:
             return _json(answers.error(error.text, error.kind), error.status)
+        except ConnectionResetError as error:
+            # The client left in the middle of a stream: as good as a cancelled handler.
+            raise asyncio.CancelledError from error
 
     # Endpoints that generate nothing.
 

@@ -85,6 +85,7 @@ class Serving:
         """Stop listening at once; requests under way and queued finish, within the time-out."""
         if self._socket is not None:
             self._socket.close()
+        self._http.pre_shutdown()  # connections without a request under way
         patience = self._args.integer("graceful-termination-timeout")
         # A time-out of zero would mean none at all.
         await self._http.shutdown(max(_DEFAULT_PATIENCE if patience is None else patience, 0.01))
@@ -184,4 +185,3 @@ def _or(args: Args, name: str, default: int) -> int:
     """An integer option; `default` where the release lacks it."""
     value = args.integer(name)
     return default if value is None else value
-
