@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from llm_operator.cli import plan
+
 app = typer.Typer(
     name="llm-operator",
     help="Plan, run, scale and upgrade quantized LLM serving on Kubernetes, and see why.",
@@ -198,6 +200,7 @@ def fault_clear(name: str, cluster: ClusterName = None) -> None:
 
 
 app.add_typer(fault_app, name="fault")
+plan.register(app)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ ON_THE_FLY: Final = {
 
 TYPICAL: Final = {
     "awq": Quantization("awq", 4, group_size=128, symmetric=False),
-    "gptq": Quantization("gptq", 4, group_size=128),
+    "gptq": Quantization("gptq", 4, group_size=128, detail={"checkpoint_format": "gptq"}),
     "compressed-tensors": Quantization("compressed-tensors", 8),
 }
 """The usual form of a checkpoint quantized beforehand: what a model needs if there is one."""

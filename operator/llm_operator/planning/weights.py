@@ -50,8 +50,12 @@ class Weights:
 
     def per_gpu(self, tensor_parallel: int) -> Bytes:
         """Bytes on each of so many GPUs, rounded up."""
-        head = self.head if self.vocabulary % tensor_parallel else self.head // tensor_parallel + 1
-        return -(-self.split // tensor_parallel) + self.whole + head
+        whole, split = self.whole, self.split
+        if self.vocabulary % tensor_parallel:
+            whole += self.head
+        else:
+            split += self.head
+        return -(-split // tensor_parallel) + whole
 
 
 @lru_cache(maxsize=512)
