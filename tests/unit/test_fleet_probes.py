@@ -167,3 +167,20 @@ async def test_the_initial_delay_counts_from_the_container_s_start() -> None:
     await asyncio.sleep(26)
     task.cancel()
     assert [round(time - since) for time in times] == [30, 37, 44]
+
+
+@pytest.mark.looptime
+async def test_a_fleet_that_stood_still_blames_nobody() -> None:
+    verdicts: list[bool] = []
+
+    async def too_late() -> str:
+        await asyncio.sleep(5)
+        return "context deadline exceeded"
+
+    spec = probe(http(80), periodSeconds=1, timeoutSeconds=2, failureThreshold=1)
+    task = asyncio.create_task(
+        run_probe(spec, 0.0, too_late, verdicts.append, lambda text: verdicts.append(False))
+    )
+    await asyncio.sleep(20)
+    task.cancel()
+    assert verdicts == []

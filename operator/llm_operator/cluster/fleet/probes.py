@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+STALL_SECONDS = 0.5
+"""A failure that took so much longer than its time-out is the fleet's own: it had stood still."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe of the API with its defaults filled in. Times in seconds."""
@@ -193,9 +197,10 @@ async def run_probe(
     while True:
         began = loop.time()
         complaint = await check_once()
-        if complaint is not None:
-            on_failure(complaint)
-        verdict = threshold.add(complaint is None)
-        if verdict is not None:
-            on_verdict(verdict)
+        if complaint is None or loop.time() - began < probe.timeout + STALL_SECONDS:
+            if complaint is not None:
+                on_failure(complaint)
+            verdict = threshold.add(complaint is None)
+            if verdict is not None:
+                on_verdict(verdict)
         await asyncio.sleep(max(0.0, began + probe.period - loop.time()))
