@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -40,6 +41,7 @@ _CHECKOUT = Path(__file__).parents[3]
 _NAMESPACE = "llm-operator"
 _EVERY_S = 0.25
 _LOG_LINES = 5
+_ANSWER_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ async def _follow(
                 seen = await fetch(client, None)
                 elapsed = time.monotonic() - started
                 if to.is_terminal:
-                    live.update(_progress(seen, elapsed), refresh=True)
+                    live.update(_progress(seen, elapsed, to.width), refresh=True)
                 else:
                     _tell_changes(seen, told, elapsed, to)
                 if seen and all(found.ready or found.stalled for found in seen):
@@ -152,7 +154,7 @@ async def _follow(
                 await asyncio.sleep(_EVERY_S)
     finally:
         await client.close()
-    out.print(view.table(seen, datetime.now(UTC)))
+    out.print(view.table(seen, datetime.now(UTC), out.width))
     for found in seen:
         if not found.ready:
             out.print(view.page(found, datetime.now(UTC)))
@@ -162,10 +164,10 @@ async def _follow(
     return seen
 
 
-def _progress(seen: Sequence[view.Seen], elapsed: float) -> Group:
+def _progress(seen: Sequence[view.Seen], elapsed: float, width: int) -> Group:
     ready = sum(found.ready for found in seen)
     line = Text(f"{ready} of {len(seen)} ready, {elapsed:.0f} s", "dim")
-    return Group(view.table(seen, datetime.now(UTC)), line)
+    return Group(view.table(seen, datetime.now(UTC), width), line)
 
 
 def _tell_changes(
@@ -199,12 +201,16 @@ def _address(cluster: LocalCluster, found: view.Seen) -> str:
 def _answers(answers: Sequence[Answer]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("NAME", no_wrap=True)
-    shown.add_column("ANSWER (simulated words)", no_wrap=True, overflow="ellipsis", ratio=1)
-    shown.add_column("FIRST TOKEN, SPEED", no_wrap=True, justify="right")
+    shown.add_column("ANSWER (words and speed are simulated)")
+    shown.add_column("FIRST TOKEN", no_wrap=True, justify="right")
+    shown.add_column("TOKENS", no_wrap=True, justify="right")
     for answer in answers:
-        said = Text(answer.error, "red") if answer.error else Text(answer.text, "italic")
-        speed = f"{1000 * answer.first_token_seconds:.0f} ms, {answer.tokens_per_second:.0f}/s"
-        shown.add_row(Text(answer.name, "bold"), said, Text("" if answer.error else speed, "dim"))
+        if answer.error:
+            shown.add_row(answer.name, Text(answer.error, "red"), "", "")
+            continue
+        said = Text(shorten(answer.text, _ANSWER_WIDTH, placeholder=" …"), "italic")
+        first, speed = 1000 * answer.first_token_seconds, answer.tokens_per_second
+        shown.add_row(Text(answer.name, "bold"), said, f"{first:.0f} ms", f"{speed:.0f}/s")
     return shown
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from llm_operator.cli.plan_input import Question
 from llm_operator.planning import Model, plan
+from llm_operator.planning.assess import gb
 from llm_operator.planning.catalogue import relatives
 from llm_operator.planning.model import sixteen_bit
 from llm_operator.planning.quantization import ON_THE_FLY, TYPICAL, label
@@ -151,8 +152,17 @@ def _form(form: Quantization, made: Plan, how: str) -> Form:
         made.tensor_parallel,
         made.gpu.product if made.gpu and made.fits else None,
         made.max_concurrent_sequences if made.fits else 0,
-        how if made.fits else made.message,
+        how if made.fits else _why_not(made),
     )
+
+
+def _why_not(made: Plan) -> str:
+    """In a few words where memory is short, else the engine's own."""
+    if not made.budget_bytes_per_gpu:
+        return made.message
+    cache = made.max_total_tokens * made.kv_bytes_per_token_per_gpu
+    needed = made.weight_bytes_per_gpu + made.overhead_bytes_per_gpu + cache
+    return f"needs {gb(needed)} per GPU at best, {gb(made.budget_bytes_per_gpu)} are usable"
 
 
 def _is_llama_7b(shape: ModelShape) -> bool:

@@ -11,9 +11,10 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import typer
+
 from llm_operator.api.spec import LLMDeploymentSpec
 from llm_operator.api.spec import Model as ModelSpec
-from llm_operator.cli.console import CommandError
 from llm_operator.cli.manifests import Deployment
 from llm_operator.observe.models import WAYS, Unknown
 from llm_operator.planning import Model, Offer, Wish, model_of, offers_for, plan, wish_from
@@ -32,7 +33,11 @@ from llm_operator.runtimes.terms import Gpu, Plan, Refusal
 
 @dataclass(frozen=True)
 class Question:
-    """One deployment with all that its plan depends on. `model` says why where it is unknown."""
+    """One deployment with all that its plan depends on.
+
+    `model` is a sentence where it is not known, `refusal` one where the engine takes no plan at all
+    of this spec. `note` says where the GPUs come from.
+    """
 
     name: str
     model_id: str
@@ -40,7 +45,7 @@ class Question:
     wish: Wish
     offers: tuple[Offer, ...]
     rules: Engine
-    refusal: str | None = None
+    refusal: str = ""
     note: str = ""
 
 
@@ -66,7 +71,7 @@ def _answer(question: Question) -> Plan | str:
     if isinstance(question.model, str):
         return question.model
     made = plan(question.wish, question.model, question.offers, question.rules)
-    if question.refusal is None:
+    if not question.refusal:
         return made
     return replace(
         made, fits=False, tensor_parallel=None, products=(), message=question.refusal, ways_out=()
@@ -95,9 +100,7 @@ def _question(one: Deployment, model: Model | str, nodes: list[Offer]) -> Questi
     if nodes:
         wish = replace(wish, products=(), gpu_memory_mib=None)
     offers = offers_for(wish, seen)
-    return Question(
-        one.name, spec.model.id, model, wish, offers, rules, refused and refused.reason, note
-    )
+    return Question(one.name, spec.model.id, model, wish, offers, rules, refused, note)
 
 
 def _nodes(spec: LLMDeploymentSpec, wish: Wish, nodes: list[Offer]) -> tuple[list[Offer], str]:
@@ -126,9 +129,9 @@ def _node(text: str) -> Offer:
     gpu = gpu_of(product or name)
     if gpu is None:
         known = ", ".join(card.names[0] for card in CARDS)
-        raise CommandError(f"--gpu {text}: no card is called {name}; known are {known}")
+        raise typer.BadParameter(f"{text}: no card is called {name}; known are {known}.")
     if count and not (count.isdigit() and 1 <= int(count) <= 64):
-        raise CommandError(f"--gpu {text}: the number of GPUs per node must be 1 to 64")
+        raise typer.BadParameter(f"{text}: the number of GPUs of a node must be 1 to 64.")
     return Offer(gpu, int(count) if count else GPUS_PER_NODE)
 
 

@@ -149,7 +149,7 @@ def comparison(table: Comparison) -> RenderableType:
         fits = form.gpus is not None
         grid.add_row(
             form.quantization,
-            gb(form.weight_bytes),
+            f"{form.weight_bytes / 1e9:.2f} GB",
             f"{form.weight_bytes / sizes['16 bit']:.0%}",
             f"{form.gpus}x {form.gpu or 'GPU'}" if fits else "-",
             f"{form.requests:,}" if fits else "-",

@@ -28,6 +28,7 @@ from llm_operator.kube.resources import LLM_DEPLOYMENT, POD, Resource
 from llm_operator.observe import slim
 
 _EVERY_S = 1.0
+_OWN = Path.home() / ".kube" / "config"
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,26 @@ class Target:
 
 def target(kubeconfig: Path | None) -> Target:
     """The file that was named, else $KUBECONFIG, else the local cluster if one runs, else the
-    user's own."""
-    chosen = kubeconfig or (
-        Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None
-    )
+    user's own. Raises CommandError if there is none of these."""
     clusters = local.running()
+    chosen = kubeconfig or _from_environment()
+    if chosen is None and len(clusters) == 1:
+        return Target(clusters[0].kubeconfig, clusters[0])
     if chosen is None:
-        return Target(clusters[0].kubeconfig, clusters[0]) if len(clusters) == 1 else Target(None)
+        elsewhere = "KUBERNETES_SERVICE_HOST" in os.environ or "KUBECONFIG" in os.environ
+        if not _OWN.exists() and not elsewhere:
+            raise CommandError("which cluster? set KUBECONFIG, or start one: `llm-operator up`")
+        return Target(None)
+    if not chosen.exists():
+        raise CommandError(f"kubeconfig {chosen} does not exist")
     mine = (c for c in clusters if c.kubeconfig.resolve() == chosen.resolve())
     return Target(chosen, next(mine, None))
+
+
+def _from_environment() -> Path | None:
+    """$KUBECONFIG where it names one file; a list of files is for the client to merge."""
+    named = os.environ.get("KUBECONFIG", "")
+    return Path(named) if named and os.pathsep not in named else None
 
 
 async def fetch(
@@ -87,7 +99,8 @@ def status(
         asyncio.run(_watch(asked, namespace, name))
     else:
         found = asyncio.run(_ask_once(asked, namespace, name))
-        console().print(_render(asked, found, name))
+        out = console()
+        out.print(_render(asked, found, name, out.width))
 
 
 async def _ask_once(asked: Target, namespace: str | None, name: str | None) -> list[view.Seen]:
@@ -101,11 +114,11 @@ async def _ask_once(asked: Target, namespace: str | None, name: str | None) -> l
 async def _watch(asked: Target, namespace: str | None, name: str | None) -> None:
     client = await _connect(asked)
     try:
-        with Live(console=console(), auto_refresh=False) as live:
+        out = console()
+        with Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(
-                    _render(asked, await fetch(client, namespace, name), name), refresh=True
-                )
+                found = await fetch(client, namespace, name)
+                live.update(_render(asked, found, name, out.width), refresh=True)
                 await asyncio.sleep(_EVERY_S)
     finally:
         await client.close()
@@ -120,12 +133,14 @@ async def _list(client: KubeClient, resource: Resource, namespace: str | None) -
     return [item async for page in client.pages(resource, namespace) for item in page["items"]]
 
 
-def _render(asked: Target, found: Sequence[view.Seen], name: str | None) -> RenderableType:
+def _render(
+    asked: Target, found: Sequence[view.Seen], name: str | None, width: int
+) -> RenderableType:
     now = datetime.now(UTC)
     if name is not None:
         return view.page(_only(found, name), now)
     parts: list[RenderableType] = [
-        view.table(found, now) if found else Text("no LLMDeployment", "dim")
+        view.table(found, now, width) if found else Text("no LLMDeployment", "dim")
     ]
     if asked.cluster is not None:
         parts.append(_processes(asked.cluster.status()))

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_operator.facts.cluster import PodFact
-from llm_operator.planning.cards import gpu_of
+from llm_operator.planning.cards import gpu_of, short_name
 
 Object = Mapping[str, Any]
 
@@ -86,33 +86,22 @@ class Seen:
         return _GOOD if self.ready else _BAD if self.stalled else _BUSY
 
 
-def table(deployments: Iterable[Seen], now: datetime) -> Table:
-    """All of them, a line each."""
-    shown = list(deployments)
-    several = len({seen.namespace for seen in shown}) > 1
+def table(deployments: Iterable[Seen], now: datetime, width: int = 160) -> Table:
+    """All of them, a line each. Where `width` cells are too few, the model goes, then the bar."""
+    shown = sorted(deployments, key=lambda seen: (seen.namespace, seen.name))
+    cells = [_cells(seen, now) for seen in shown]
+    left_out = {"MODEL", "EACH GPU"} if width < 90 else {"MODEL"} if width < 110 else set()
+    if len({seen.namespace for seen in shown}) < 2:
+        left_out.add("NAMESPACE")
     view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    if several:
-        view.add_column("NAMESPACE", no_wrap=True)
-    view.add_column("NAME", no_wrap=True)
-    view.add_column("MODEL", no_wrap=True, overflow="ellipsis", min_width=8, ratio=1)
-    view.add_column("QUANT", no_wrap=True)
-    view.add_column("GPUS", no_wrap=True)
-    view.add_column("EACH GPU", no_wrap=True)
-    view.add_column("READY", no_wrap=True, justify="right")
-    view.add_column("REASON", no_wrap=True)
-    view.add_column("AGE", no_wrap=True, justify="right")
-    for seen in sorted(shown, key=lambda seen: (seen.namespace, seen.name)):
-        cells = (
-            Text(seen.name, "bold"),
-            Text(str(seen.spec["model"]["id"]).rpartition("/")[2]),
-            _quantization(seen),
-            _gpus(seen),
-            memory_bar(seen.plan, 16) or Text("-", "dim"),
-            str(seen.status.get("ready", "-")),
-            Text(seen.reason, seen.style),
-            age(seen.deployment["metadata"].get("creationTimestamp"), now),
-        )
-        view.add_row(*([seen.namespace] if several else []), *cells)
+    for title in cells[0] if cells else ():
+        if title not in left_out:
+            # A column that may wrap is the first to shrink; a model's name has no place to wrap at.
+            justify: Literal["left", "right"] = "right" if title in ("READY", "AGE") else "left"
+            fixed = title != "MODEL"
+            view.add_column(title, no_wrap=fixed, overflow="ellipsis", justify=justify)
+    for row in cells:
+        view.add_row(*(cell for title, cell in row.items() if title not in left_out))
     return view
 
 
@@ -192,6 +181,20 @@ def age(timestamp: str | None, now: datetime) -> str:
     return f"{seconds // 86400}d"
 
 
+def _cells(seen: Seen, now: datetime) -> dict[str, str | Text]:
+    return {
+        "NAMESPACE": seen.namespace,
+        "NAME": Text(seen.name, "bold"),
+        "MODEL": str(seen.spec["model"]["id"]).rpartition("/")[2],
+        "QUANT": _quantization(seen),
+        "GPUS": _gpus(seen),
+        "EACH GPU": memory_bar(seen.plan, 16) or Text("-", "dim"),
+        "READY": str(seen.status.get("ready", "-")),
+        "REASON": Text(seen.reason, seen.style),
+        "AGE": age(seen.deployment["metadata"].get("creationTimestamp"), now),
+    }
+
+
 def _quantization(seen: Seen) -> str:
     planned = seen.plan.get("quantization")
     if planned is None:
@@ -203,9 +206,8 @@ def _gpus(seen: Seen) -> str:
     degree, product = seen.plan.get("tensorParallel"), seen.plan.get("gpu")
     if not degree:
         return "-"
-    short = (product or "GPU").removeprefix("NVIDIA-").removeprefix("Tesla-")
     replicas = seen.spec.get("replicas", 1)
-    return f"{replicas} x {degree} {short}"
+    return f"{replicas} x {degree} {short_name(product) if product else 'GPU'}"
 
 
 def _heading(title: str) -> Text:
