@@ -24,6 +24,9 @@ from llm_operator.status.situation import Situation
 MAX_FAILURES = 8
 """More would only repeat the same cause; the count is in the message."""
 
+MAX_REVISIONS = 16
+"""More can only be pods that still drain after a burst of edits; they come last."""
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -61,7 +64,7 @@ def summarise(situation: Situation, previous: Mapping[str, Any], now: str) -> di
                 ready=r.ready,
                 image=r.image,
             )
-            for r in situation.revisions
+            for r in situation.revisions[:MAX_REVISIONS]
         ],
         failures=[
             FailureStatus(pod=c.pod, reason=c.reason.value, message=c.message, restarts=c.restarts)
