@@ -20,6 +20,7 @@ class Rules(Protocol):
     """The part of an engine that the planner asks."""
 
     on_the_fly: tuple[str, ...]
+    windowed_kv_cache: bool
 
     def refuse(self, launch: Launch) -> Refusal | None:
         """Why this launch cannot run, or None."""
@@ -83,6 +84,7 @@ def assess(
             kv_cache_dtype=wish.kv_cache_dtype,
             memory_fraction=wish.memory_fraction,
             on_the_fly=q.on_the_fly,
+            windowed=rules.windowed_kv_cache,
         )
         legal.append(one)
         if not one.fits:

@@ -81,10 +81,12 @@ def share(
     kv_cache_dtype: str | None = None,
     memory_fraction: float = 1.0,
     on_the_fly: bool = False,
+    windowed: bool = False,
 ) -> Share:
     """One GPU's memory at this degree.
 
     `prefill_tokens` unset: as many of the longest prompts as one chunk and the cache hold.
+    `windowed`: the engine forgets what is outside of a layer's sliding window.
     """
     budget = int(gpu.memory_bytes * USABLE_SHARE * memory_fraction)
     on_each = weights.per_gpu(tensor_parallel)
@@ -98,7 +100,11 @@ def share(
     overhead = OUTSIDE_TORCH + (NCCL if tensor_parallel > 1 else 0)
     overhead += int(WEIGHT_MARGIN * on_each) + peak
     per_token = kv.bytes_per_token_per_gpu(shape, tensor_parallel, kv_cache_dtype)
-    tokens = max(0, budget - on_each - overhead) // per_token
+    free = max(0, budget - on_each - overhead)
+    tokens = free // per_token
+    if windowed:
+        whole = limits.max_total_tokens * kv.bytes_per_token(shape)
+        tokens = tokens * whole // kv.windowed_bytes(shape, limits.max_total_tokens)
     warm_up = -(-least // min(least, longest)) * limits.max_total_tokens
     sequences = tokens // limits.max_total_tokens if tokens >= max(warm_up, least) else 0
     if prefill_tokens is None:

@@ -31,12 +31,10 @@ def bytes_per_token_per_gpu(
     return -(-total // tensor_parallel)
 
 
-def windowed_tokens(shape: ModelShape, tokens: int) -> float:
-    """Tokens that a sequence keeps on average over the layers, in an engine that forgets what is
-    outside of a layer's sliding window. At most `tokens`."""
-    if not shape.windows:
-        return tokens
-    return sum(min(tokens, window or tokens) for window in shape.windows) / len(shape.windows)
+def windowed_bytes(shape: ModelShape, tokens: int, kv_cache_dtype: str | None = None) -> Bytes:
+    """Bytes of a sequence in an engine that forgets what is outside of a layer's window."""
+    kept = [min(tokens, window or tokens) for window in shape.windows] or [tokens] * shape.layers
+    return sum(kept) * _per_layer(shape, kv_cache_dtype)
 
 
 def _per_layer(shape: ModelShape, kv_cache_dtype: str | None) -> Bytes:

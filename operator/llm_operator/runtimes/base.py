@@ -95,6 +95,8 @@ class Engine(Protocol):
     metrics: MetricNames
     on_the_fly: tuple[str, ...]
     """Methods that it quantizes to while loading a 16-bit checkpoint, best quality first."""
+    windowed_kv_cache: bool
+    """Whether a layer with a sliding window keeps only the tokens within it."""
 
     def image(
         self, runtime: Runtime | None, repository: str | None = None, version: str | None = None

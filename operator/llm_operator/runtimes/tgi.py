@@ -67,6 +67,7 @@ class Tgi:
     port = PORT
     health_path = "/health"
     on_the_fly = tgi_rules.ON_THE_FLY
+    windowed_kv_cache = False  # its paged cache has blocks of all layers for every token
     metrics = MetricNames(
         path="/metrics",
         queued_requests="tgi_queue_size",
