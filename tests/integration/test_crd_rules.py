@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llm_operator.api.spec import LLMDeploymentSpec
 from llm_operator.cluster.local import LocalCluster
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,7 @@ def test_every_field_at_once_is_accepted(cluster: LocalCluster, namespace: str) 
     cluster.kubectl("create", "--filename=-", where, "--validate=strict", input=EVERYTHING)
     stored = json.loads(cluster.kubectl("get", "llmd", "everything", where, "--output=json"))
     assert stored["spec"] == yaml.safe_load(EVERYTHING)["spec"]
+    LLMDeploymentSpec.model_validate(stored["spec"])
 
 
 @pytest.mark.parametrize("part", GOOD_PARTS)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from llm_operator.api.env import ALLOWED_ENV, env_allowed
 from llm_operator.api.names import API_VERSION, KIND
-from llm_operator.api.spec import LLMDeploymentSpec, Resources, user_inputs
+from llm_operator.api.spec import NOT_IN_POD, LLMDeploymentSpec, Resources, user_inputs
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"model": {"id": "acme/llama"}}
@@ -53,6 +54,32 @@ def test_an_integer_and_its_text_are_one_quantity() -> None:
 def test_other_things_are_no_quantity(value: object) -> None:
     with pytest.raises(ValidationError):
         Resources.model_validate({"limits": {"cpu": value}})
+
+
+def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """This model and every one inside it."""
+    yield model
+    for field in model.model_fields.values():
+        for inner in _leaves(field.annotation):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _models(inner)
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _leaves(argument)
+
+
+def test_a_field_that_reaches_a_pod_is_unset_unless_the_user_sets_it() -> None:
+    """A default here would enter what identifies a revision, and restart every model."""
+    defaults = {
+        (model.__name__, name)
+        for model in _models(LLMDeploymentSpec)
+        for name, field in model.model_fields.items()
+        if not field.is_required() and field.get_default(call_default_factory=True) is not None
+    }
+    assert defaults == {("LLMDeploymentSpec", name) for name in NOT_IN_POD}
 
 
 def test_replicas_do_not_identify_a_revision() -> None:
