@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     from text_generation.errors import GenerationError, OverloadedError, ValidationError
     from text_generation.types import Message
 
-from tests.contract.simtgi import demo, serving
+from tests.simtgi import demo, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
 QUESTION = "what is deep learning"

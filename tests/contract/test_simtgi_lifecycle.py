@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.contract.simtgi import A100, FAST, Up, demo, run_to_end, serving, spec, until
+from tests.simtgi import A100, FAST, Up, demo, run_to_end, serving, spec, until
 
 from llm_operator.cluster.fleet.container import Volume
 from llm_operator.cluster.tgi import TgiProgram

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.simtgi import Up, demo, serving
+from tests.simtgi import Up, demo, serving
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "tgi_router_recorded.json").read_text()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llm_operator.cluster.fleet.container import Volume
 
-from .shape import Config, Shape, shape_of
+from .shape import Config, Shape, UnknownShape, shape_of
 from .weights import file_bytes
 
 _SITE = "https://huggingface.co"
@@ -61,6 +61,11 @@ def _catalogue() -> dict[str, dict[str, object]]:
     return entries
 
 
+def known() -> tuple[str, ...]:
+    """Everything on the simulated Hub: ids, and `id@branch` for branches with other files."""
+    return tuple(_catalogue())
+
+
 def published(model_id: str, revision: str | None = None) -> Checkpoint | None:
     """A checkpoint of the simulated Hub; a branch with other files has an entry of its own."""
     entries = _catalogue()
@@ -72,7 +77,10 @@ def _checkpoint(model_id: str, entry: Mapping[str, object]) -> Checkpoint:
     config, size = entry["config"], entry.get("bytes")
     assert isinstance(config, Mapping)
     if not isinstance(size, int):
-        size = file_bytes(config, shape_of(config))
+        try:
+            size = file_bytes(config, shape_of(config))
+        except UnknownShape:
+            size = 0  # the shard will say that it cannot load such a model
     return Checkpoint(model_id, config, size, entry.get("gated") is True)
 
 
