@@ -26,7 +26,7 @@ APPLY = "application/apply-patch+yaml"
 class ApiError(Exception):
     """A refusal by the API server: HTTP status, `reason` (NotFound, Conflict, ...), message.
 
-    Code 0, reason Unreachable: there was no answer.
+    Code 0, reason Unreachable: there was no answer, or none that could be read.
     """
 
     def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None):
@@ -102,7 +102,10 @@ class KubeClient:
             raise ApiError(0, "Unreachable", f"{method} {path}: {error!r}") from error
         if response.status >= 400:
             raise _error(response.status, data, response.headers.get("Retry-After"))
-        answer: Object = json.loads(data) if data else {}
+        try:
+            answer: Object = json.loads(data) if data else {}
+        except ValueError as error:
+            raise ApiError(0, "Unreachable", f"{method} {path}: no JSON: {error}") from error
         return answer
 
     async def create(self, resource: Resource, body: Object) -> Object:
@@ -163,7 +166,7 @@ def _error(status: int, data: bytes, retry_after: str | None) -> ApiError:
     try:
         answer = json.loads(data)
         reason, message = answer.get("reason") or "", answer.get("message") or ""
-    except ValueError:
+    except (ValueError, AttributeError):
         reason, message = "", data[:200].decode(errors="replace")
     delay = float(retry_after) if retry_after and retry_after.isdigit() else None
     return ApiError(status, reason, message, delay)
