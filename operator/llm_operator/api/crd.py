@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel
 
 from llm_operator.api import names
-from llm_operator.api.rules import PATTERN_MESSAGES, RULES, Rule, pattern_rule
+from llm_operator.api.cel import Rule, pattern_rule
+from llm_operator.api.rules import PATTERN_MESSAGES, RULES
 from llm_operator.api.spec import NOT_IN_POD, LLMDeploymentSpec
 from llm_operator.api.status import LLMDeploymentStatus
 

@@ -2,102 +2,24 @@
 
 Decides combinations of fields that can never work, whatever the model, the cards and the cluster.
 Refuses to judge what needs a model's shape or a card (the planner does), and what an image's tag
-says (the runtime does). Rules need Kubernetes 1.30: they use optional values and quantities.
+says (the runtime does).
 
 A path names a place in the schema: `[]` is an item of a list, `{}` a value of a map.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from llm_operator.api.cel import Rule, is_set, not_both, older, since, value
 from llm_operator.api.env import ALLOWED_ENV, ALLOWED_ENV_PREFIX, REFUSED_ENV_PART
 from llm_operator.api.names import MAX_NAME_LENGTH
-from llm_operator.api.spec import VERSION_PATTERN
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A CEL expression that is true for what is accepted, and what is said about the rest.
-
-    `field` is where the fault is, relative to the place of the rule, e.g. `.revision`.
-    `computed` is a CEL expression for a message that shows a value, said instead of `message`.
-    """
-
-    rule: str
-    message: str
-    field: str | None = None
-    computed: str | None = None
-
-    def to_schema(self) -> dict[str, Any]:
-        """An item of `x-kubernetes-validations`."""
-        out: dict[str, Any] = {"rule": self.rule, "message": self.message}
-        if self.computed:
-            out["messageExpression"] = self.computed
-        if self.field:
-            out["fieldPath"] = self.field
-        return out
-
-
-def pattern_rule(pattern: str, message: str, *, text: bool) -> Rule:
-    """A schema's `pattern` as a rule, so that it can say in words what it wants.
-
-    `text`: the field is a string, else an int-or-string.
-    """
-    return Rule(f"{'self' if text else 'string(self)'}.matches(r'{pattern}')", message)
-
-
-def _value(path: str, default: str) -> str:
-    """The field `a.b` of self, or `default` where it is unset."""
-    return "self.?" + path.replace(".", ".?") + f".orValue({default})"
-
-
-def _is_set(path: str) -> str:
-    return "self.?" + path.replace(".", ".?") + ".hasValue()"
-
-
-def _not_both(first: str, second: str, message: str, at: str | None = None) -> Rule:
-    """Refuses two fields together; the fault is shown at `at`, else at the first."""
-    return Rule(f"!({_is_set(first)} && {_is_set(second)})", message, f".{at or first}")
-
-
-def _older(version: str) -> str:
-    """Whether self.runtime.version (set) is a proper x.y.z and older than `version`."""
-    parts = [f"int(self.runtime.version.split('.')[{i}])" for i in range(3)]
-    major, minor, patch = (int(part) for part in version.split("."))
-    number = (major * 1000 + minor) * 1000 + patch
-    return (
-        f"(self.runtime.version.matches(r'{VERSION_PATTERN}')"
-        f" && ({parts[0]} * 1000 + {parts[1]}) * 1000 + {parts[2]} < {number})"
-    )
-
-
-def _since(version: str, path: str, used: str | None = None) -> Rule:
-    """An option that older engines do not have; `used`: CEL, whether it is (default: it is set)."""
-    return Rule(
-        f"!({used or _is_set(path)}) || !{_is_set('runtime.version')} || !{_older(version)}",
-        f"{path} needs an engine of version {version} or newer: raise runtime.version"
-        f" or leave out {path}",
-        f".{path}",
-    )
-
 
 _EMPTY = "''"
-
-
-def _resource_names(field: str) -> Rule:
-    return Rule(
-        "self.all(key, key in ['cpu', 'memory', 'ephemeral-storage'])",
-        f"resources.{field} may name cpu, memory and ephemeral-storage only: GPUs come from the"
-        " plan, set their number with parallelism.tensor",
-    )
-
-
-_METHOD = _value("quantization.method", "'auto'")
+_METHOD = value("quantization.method", "'auto'")
 # An int-or-string is dynamic: comparing it with a number is an error where it is a string.
 _SHARDED = (
-    f"({_is_set('parallelism.tensor')} && type(self.parallelism.tensor) == int"
+    f"({is_set('parallelism.tensor')} && type(self.parallelism.tensor) == int"
     " && int(self.parallelism.tensor) > 1)"
 )
 _NAME = (
@@ -116,6 +38,15 @@ _ENV_NAMES = f"{ALLOWED_ENV_PREFIX}*, {', '.join(ALLOWED_ENV)}"
 _ENV_WAY_OUT = "use the fields of spec.runtime for options, model.tokenSecretRef for a token"
 _VERSION_TAG = r":[0-9]+\.[0-9]+\.[0-9]+(-[a-z0-9-]+)?(@|$)"
 
+
+def _resource_names(field: str) -> Rule:
+    return Rule(
+        "self.all(key, key in ['cpu', 'memory', 'ephemeral-storage'])",
+        f"resources.{field} may name cpu, memory and ephemeral-storage only: GPUs come from the"
+        " plan, set their number with parallelism.tensor",
+    )
+
+
 RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "": (
         Rule(
@@ -128,7 +59,7 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "spec": (
         Rule(
-            f"!{_is_set('runtime.dtype')} || {_METHOD} in ['auto', 'none']"
+            f"!{is_set('runtime.dtype')} || {_METHOD} in ['auto', 'none']"
             f" || {_METHOD}.startsWith('bitsandbytes')",
             "runtime.dtype is for unquantized weights, the engine refuses it with"
             " quantization.method: leave out runtime.dtype or set quantization.method to none",
@@ -149,46 +80,46 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
         ),
         Rule(
             f"{_METHOD} != 'exl2' && {_METHOD} != 'bitsandbytes'"
-            f" || size({_value('runtime.cudaGraphs', '[]')}) == 0",
+            f" || size({value('runtime.cudaGraphs', '[]')}) == 0",
             "runtime.cudaGraphs has no effect with exl2 or bitsandbytes: leave it out",
             ".runtime.cudaGraphs",
         ),
         Rule(
-            f"!{_is_set('quantization.kvCacheDtype')}"
-            f" || {_value('runtime.attention', _EMPTY)} != 'flashdecoding'",
+            f"!{is_set('quantization.kvCacheDtype')}"
+            f" || {value('runtime.attention', _EMPTY)} != 'flashdecoding'",
             "quantization.kvCacheDtype does not work with flashdecoding: set runtime.attention to"
             " flashinfer or leave it out",
             ".runtime.attention",
         ),
         Rule(
-            f"{_value('runtime.prefillChunking', 'true')}"
-            f" || {_value('runtime.maxBatchPrefillTokens', '10000000')}"
-            f" >= {_value('limits.maxInputTokens', '1')}",
+            f"{value('runtime.prefillChunking', 'true')}"
+            f" || {value('runtime.maxBatchPrefillTokens', '10000000')}"
+            f" >= {value('limits.maxInputTokens', '1')}",
             "runtime.maxBatchPrefillTokens must be at least limits.maxInputTokens where"
             " runtime.prefillChunking is false: raise it or leave it out",
             ".runtime.maxBatchPrefillTokens",
         ),
         Rule(
-            f"!{_is_set('gpu.memory')} || {_is_set('gpu.products')}"
-            f" || size({_value('scheduling.nodeSelector', '{}')}) > 0"
-            f" || {_is_set('scheduling.affinity')}",
+            f"!{is_set('gpu.memory')} || {is_set('gpu.products')}"
+            f" || size({value('scheduling.nodeSelector', '{}')}) > 0"
+            f" || {is_set('scheduling.affinity')}",
             "gpu.memory says how large the cards are, not where: name their nodes in"
             " scheduling.nodeSelector or scheduling.affinity, or use gpu.products",
             ".gpu.memory",
         ),
         Rule(
-            f"!{_is_set('runtime.version')} || !{_older('2.4.0')}",
+            f"!{is_set('runtime.version')} || !{older('2.4.0')}",
             "runtime.version must be 2.4.0 or newer, older engines cut requests when a pod goes and"
             " have no fp8 KV cache: use 3.3.7 or leave it out",
             ".runtime.version",
         ),
-        _since("2.4.1", "quantization.method", f"{_METHOD} == 'compressed-tensors'"),
-        _since("2.4.1", "runtime.payloadLimit"),
-        _since("3.0.0", "runtime.enablePrefillLogprobs"),
-        _since("3.0.0", "runtime.prefillChunking"),
+        since("2.4.1", "quantization.method", f"{_METHOD} == 'compressed-tensors'"),
+        since("2.4.1", "runtime.payloadLimit"),
+        since("3.0.0", "runtime.enablePrefillLogprobs"),
+        since("3.0.0", "runtime.prefillChunking"),
         Rule(
-            f"{_value('rollout.drainSeconds', '0')} <= 90 || !{_is_set('runtime.version')}"
-            f" || !{_older('3.2.2')}",
+            f"{value('rollout.drainSeconds', '0')} <= 90 || !{is_set('runtime.version')}"
+            f" || !{older('3.2.2')}",
             "rollout.drainSeconds above 90 needs an engine of version 3.2.2 or newer, older ones"
             " always stop after 90 s: raise runtime.version or set rollout.drainSeconds to 90",
             ".rollout.drainSeconds",
@@ -196,18 +127,18 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "spec.model": (
         Rule(
-            f"!has(self.path) || {_is_set('cache.claimName')}",
+            f"!has(self.path) || {is_set('cache.claimName')}",
             "model.path is a directory inside a claim: name the claim in model.cache.claimName, or"
             " leave out model.path to download the model",
             ".path",
         ),
-        _not_both(
+        not_both(
             "revision",
             "path",
             "model.revision means nothing for files that are already at model.path: leave out one"
             " of the two",
         ),
-        _not_both(
+        not_both(
             "tokenSecretRef",
             "path",
             "model.tokenSecretRef is for downloads, with model.path there are none: leave out one"
@@ -245,7 +176,7 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
         ),
     ),
     "spec.gpu": (
-        _not_both(
+        not_both(
             "memory",
             "products",
             "gpu.memory is for cards without GPU-feature labels, gpu.products for cards that have"
@@ -283,14 +214,14 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
         ),
         Rule(
             "!(has(self.prefixCaching) && self.prefixCaching)"
-            f" || ({_value('attention', _EMPTY)} != 'paged'"
-            f" && size({_value('loraAdapters', '[]')}) == 0)",
+            f" || ({value('attention', _EMPTY)} != 'paged'"
+            f" && size({value('loraAdapters', '[]')}) == 0)",
             "runtime.prefixCaching does not work with paged attention or LoRA adapters: leave out"
             " runtime.prefixCaching",
             ".prefixCaching",
         ),
         Rule(
-            f"size({_value('cudaGraphs', '[]')}) == 0 || size({_value('loraAdapters', '[]')}) == 0",
+            f"size({value('cudaGraphs', '[]')}) == 0 || size({value('loraAdapters', '[]')}) == 0",
             "runtime.cudaGraphs has no effect with runtime.loraAdapters: leave it out",
             ".cudaGraphs",
         ),
