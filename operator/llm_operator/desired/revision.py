@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from llm_operator.api import names
 from llm_operator.api.spec import LLMDeploymentSpec, user_inputs
 from llm_operator.desired.template import pod_template
 from llm_operator.runtimes.base import Resolved, engine
@@ -87,8 +88,10 @@ def resolve(
 
 def make_record(name: str, user: Json, resolved: Resolved) -> Record:
     """The record of a new revision of the deployment `name`."""
-    revision = revision_hash(name, user, resolved)
-    return Record(revision, user, resolved, rendering_sha(render(name, revision, user, resolved)))
+    template = render(name, "", user, resolved)
+    revision = _hash(user, template)
+    template["metadata"]["labels"][names.LABEL_REVISION] = revision
+    return Record(revision, user, resolved, rendering_sha(template))
 
 
 def revision_hash(name: str, user: Json, resolved: Resolved) -> str:
@@ -96,7 +99,11 @@ def revision_hash(name: str, user: Json, resolved: Resolved) -> str:
 
     What was resolved counts by its rendering, so the wording of a plan makes no revision.
     """
-    digest = _digest({"user": user, "template": render(name, "", user, resolved)})
+    return _hash(user, render(name, "", user, resolved))
+
+
+def _hash(user: Json, template: Json) -> str:
+    digest = _digest({"user": user, "template": template})
     return "".join(_RAND_SAFE[byte % len(_RAND_SAFE)] for byte in digest[:HASH_LENGTH])
 
 

@@ -39,7 +39,7 @@ def pod_template(name: str, revision: str, spec: LLMDeploymentSpec, resolved: Re
         "terminationGracePeriodSeconds": resolved.drain.grace,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "imagePullSecrets": [{"name": secret} for secret in pull_secrets],
-        **_placement(name, spec.scheduling or Scheduling.model_construct(), resolved),
+        **_placement(name, spec.scheduling or Scheduling(), resolved),
         "containers": [serving.container],
         "volumes": list(serving.volumes),
     }

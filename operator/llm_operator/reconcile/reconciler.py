@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -287,8 +288,14 @@ def _existing(observed: Observed) -> dict[str, Existing]:
             continue
         name = metadata["name"].removeprefix(f"{observed.key.name}-")
         text = (metadata.get("annotations") or {}).get(names.ANNOTATION_RECORD, "")
-        found[name] = Existing(name, replica_set, revision.record_from_json(text))
+        found[name] = Existing(name, replica_set, _read_record(text))
     return found
+
+
+@lru_cache(maxsize=4096)
+def _read_record(text: str) -> revision.Record | None:
+    """The same few annotations are read in every pass."""
+    return revision.record_from_json(text)
 
 
 def _seen(existing: Existing, observed: Observed) -> Revision:

@@ -5,6 +5,7 @@ Frozen facts without behaviour beyond arithmetic on themselves. Bytes are bytes,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,7 +86,7 @@ class ModelShape:
     mla: Mla | None = None
     windows: tuple[int | None, ...] = ()
     traits: Traits = Traits()
-    options: dict[str, object] = field(default_factory=dict, hash=False)
+    options: Mapping[str, object] = field(default_factory=dict, hash=False)
     """Fields of config.json that an engine's rules read (alibi, ...)."""
 
 
@@ -103,7 +104,7 @@ class Quantization:
     desc_act: bool = False
     symmetric: bool = True
     on_the_fly: bool = False
-    detail: dict[str, object] = field(default_factory=dict, hash=False)
+    detail: Mapping[str, object] = field(default_factory=dict, hash=False)
     """The checkpoint's own quantization_config, for what only one method needs."""
 
 

@@ -1,8 +1,8 @@
 """text-generation-inference 2.4 to 3.3: how a plan becomes its container.
 
-Decides arguments, environment, probes, drain, resources and volumes of the engine's container.
-The rules of what can run are in `tgi_rules`, the user's options in `tgi_options`. Knows nothing of
-labels, nodes, owners or revisions.
+Decides arguments, environment, probes and drain of the engine's container. The rules of what can
+run are in `tgi_rules`, the user's options in `tgi_options`, memory and disk in `tgi_resources`.
+Knows nothing of labels, nodes, owners or revisions.
 
 Security: the stock images from 3.1.1 on start only as root (their Python lives under /root), so
 `runAsNonRoot` cannot be. The container therefore keeps root, drops every capability but
@@ -15,11 +15,11 @@ some versions the entrypoint finds its virtual environment relative to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from llm_operator.api.spec import LLMDeploymentSpec, Runtime
-from llm_operator.runtimes import tgi_options, tgi_rules
+from llm_operator.runtimes import tgi_options, tgi_resources, tgi_rules
 from llm_operator.runtimes.base import (
     Drain,
     EnginePod,
@@ -31,15 +31,13 @@ from llm_operator.runtimes.base import (
     parse_version,
     show_version,
 )
-from llm_operator.runtimes.quantities import GIB, gibibytes, parse_quantity
-from llm_operator.runtimes.terms import Launch, Plan, Refusal
+from llm_operator.runtimes.quantities import GIB
+from llm_operator.runtimes.terms import Launch, Refusal
 
 PORT: Final = 8080
 PROMETHEUS_PORT: Final = 9000
 """Nothing is served there, but the router binds it while it starts."""
 PROMETHEUS_PORT_SINCE: Final[Version] = (3, 3, 0)
-HF_HOME: Final = "/data"
-MODELS: Final = "/models"
 
 PRE_STOP_SECONDS: Final = 10
 SHARD_EXIT_SECONDS: Final = 15
@@ -48,10 +46,6 @@ STARTUP_BASE_SECONDS: Final = 15 * 60
 STARTUP_SECONDS_PER_GIB: Final = 18
 STARTUP_MAX_SECONDS: Final = 180 * 60
 PROBE_PERIOD_SECONDS: Final = 10
-
-CPUS_PER_POD, CPUS_PER_GPU = 2, 1
-MEMORY_PER_POD, MEMORY_PER_GPU, MEMORY_PER_GPU_QUANTIZING = 4 * GIB, 2 * GIB, 2 * GIB
-SCRATCH_BYTES: Final = 2 * GIB
 
 OTHER_HARDWARE: Final = ("trtllm", "rocm", "intel", "neuron", "gaudi")
 _TAG: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-_+.](?P<variant>\w+).*)?")
@@ -128,7 +122,7 @@ class Tgi:
         plan = resolved.plan
         if not plan.fits or plan.tensor_parallel is None:
             raise ValueError(f"a plan that does not fit has no pod: {plan.message}")
-        volumes, mounts = _volumes(spec, plan, plan.tensor_parallel)
+        directories, mounts = tgi_resources.volumes(spec, plan, plan.tensor_parallel)
         args, spilled = _shell_safe(_arguments(spec, resolved))
         container = {
             "name": self.name,
@@ -137,7 +131,7 @@ class Tgi:
             "args": args,
             "env": [*_environment(spec), *spilled],
             "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-            "resources": _resources(spec, resolved, plan.tensor_parallel),
+            "resources": tgi_resources.resources(spec, resolved, plan.tensor_parallel),
             "volumeMounts": mounts,
             "startupProbe": _probe(
                 period=PROBE_PERIOD_SECONDS,
@@ -160,7 +154,7 @@ class Tgi:
             "prometheus.io/port": str(PORT),
             "prometheus.io/path": self.metrics.path,
         }
-        return EnginePod(container, tuple(volumes), scrape)
+        return EnginePod(container, tuple(directories), scrape)
 
 
 ENGINE: Final = Tgi()
@@ -170,7 +164,7 @@ def _arguments(spec: LLMDeploymentSpec, resolved: Resolved) -> Iterator[tuple[st
     """Launcher options in a fixed order, each as (flag,) or (flag, value)."""
     plan, model = resolved.plan, spec.model
     if model.path is not None:
-        yield "--model-id", f"{MODELS}/{model.path.strip('/')}"
+        yield "--model-id", f"{tgi_resources.MODELS}/{model.path.strip('/')}"
     else:
         yield "--model-id", model.id
         if revision := resolved.commit or model.revision:
@@ -186,7 +180,7 @@ def _arguments(spec: LLMDeploymentSpec, resolved: Resolved) -> Iterator[tuple[st
     yield "--max-total-tokens", str(plan.max_total_tokens)
     yield "--max-batch-prefill-tokens", str(plan.max_batch_prefill_tokens)
     yield "--max-concurrent-requests", str(plan.max_concurrent_requests)
-    yield from tgi_options.option_arguments(spec.runtime or Runtime.model_construct())
+    yield from tgi_options.option_arguments(spec.runtime or Runtime())
     yield "--hostname", "0.0.0.0"
     yield "--port", str(PORT)
     if resolved.engine_version >= PROMETHEUS_PORT_SINCE:
@@ -209,12 +203,12 @@ def _shell_safe(options: Iterator[tuple[str, ...]]) -> tuple[list[str], list[Jso
 
 
 def _environment(spec: LLMDeploymentSpec) -> Iterator[Json]:
-    yield tgi_options.plain("HF_HOME", HF_HOME)
+    yield tgi_options.plain("HF_HOME", tgi_resources.HF_HOME)
     if spec.model.path is not None:
         yield tgi_options.plain("HF_HUB_OFFLINE", "1")
     if spec.model.token_secret_ref is not None:
         yield tgi_options.from_secret("HF_TOKEN", spec.model.token_secret_ref)
-    yield from tgi_options.option_environment(spec.runtime or Runtime.model_construct())
+    yield from tgi_options.option_environment(spec.runtime or Runtime())
 
 
 def _probe(period: int, timeout: int, failures: int) -> Json:
@@ -225,61 +219,3 @@ def _probe(period: int, timeout: int, failures: int) -> Json:
         "failureThreshold": failures,
         "successThreshold": 1,
     }
-
-
-def _cache_bytes(spec: LLMDeploymentSpec, plan: Plan) -> int | None:
-    """Size of the node-local Hub cache, with a fifth to spare; None if a claim holds it."""
-    if spec.model.path is not None:
-        return SCRATCH_BYTES
-    if spec.model.cache is not None:
-        return None
-    return max(plan.checkpoint_bytes, plan.weight_bytes) * 6 // 5 + SCRATCH_BYTES
-
-
-def _volumes(
-    spec: LLMDeploymentSpec, plan: Plan, tensor_parallel: int
-) -> tuple[list[Json], list[Json]]:
-    cache = _cache_bytes(spec, plan)
-    claim = spec.model.cache.claim_name if spec.model.cache else None
-    if cache is None:
-        volumes: list[Json] = [{"name": "cache", "persistentVolumeClaim": {"claimName": claim}}]
-    else:
-        volumes = [{"name": "cache", "emptyDir": {"sizeLimit": gibibytes(cache)}}]
-    mounts: list[Json] = [{"name": "cache", "mountPath": HF_HOME}]
-    if spec.model.path is not None:
-        source = {"claimName": claim, "readOnly": True}
-        volumes.append({"name": "models", "persistentVolumeClaim": source})
-        mounts.append({"name": "models", "mountPath": MODELS, "readOnly": True})
-    if tensor_parallel > 1:
-        shm = {"medium": "Memory", "sizeLimit": gibibytes(tgi_options.SHM_BYTES)}
-        volumes.append({"name": "shm", "emptyDir": shm})
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
-    return volumes, mounts
-
-
-def _resources(spec: LLMDeploymentSpec, resolved: Resolved, gpus: int) -> Json:
-    """GPUs from the plan; requests by the rules of thumb above; limits only where the user set one.
-
-    A guessed memory limit would kill a healthy model, a request only reserves. /dev/shm is memory.
-    """
-    plan = resolved.plan
-    memory = MEMORY_PER_POD + gpus * MEMORY_PER_GPU
-    if plan.quantization.on_the_fly:
-        memory += gpus * MEMORY_PER_GPU_QUANTIZING
-    if gpus > 1:
-        memory += tgi_options.SHM_BYTES
-    defaults = {"cpu": str(CPUS_PER_POD + gpus * CPUS_PER_GPU), "memory": gibibytes(memory)}
-    if (cache := _cache_bytes(spec, plan)) is not None:
-        defaults["ephemeral-storage"] = gibibytes(cache)
-    wanted = spec.resources
-    limits = _plain(wanted.limits if wanted else None)
-    for name, limit in limits.items():
-        if name in defaults and parse_quantity(limit) < parse_quantity(defaults[name]):
-            defaults[name] = limit
-    requests = defaults | _plain(wanted.requests if wanted else None)
-    gpu = {resolved.gpu_resource: str(gpus)}
-    return {"limits": {**limits, **gpu}, "requests": {**requests, **gpu}}
-
-
-def _plain(quantities: Mapping[Any, str] | None) -> dict[str, str]:
-    return {str(name): quantity for name, quantity in (quantities or {}).items()}

@@ -103,7 +103,7 @@ def literal(value: str) -> str:
 
 def refuse_options(spec: LLMDeploymentSpec, version: Version) -> Refusal | None:
     """The first of the user's own words that this version cannot take, whatever the plan."""
-    runtime = spec.runtime or Runtime.model_construct()
+    runtime = spec.runtime or Runtime()
     checks = (_too_new(runtime, version), _env(runtime, version), _model(spec), _limits(spec))
     found = [reason for reasons in checks for reason in reasons]
     found += _drain(spec, version)
