@@ -9,6 +9,7 @@ import pytest
 from tests.unit.desired_inputs import EETQ, plan, resolved, spec
 
 from llm_operator.api.spec import user_inputs
+from llm_operator.cluster.errors import ClusterError
 from llm_operator.cluster.local import LocalCluster
 from llm_operator.desired import objects, revision
 from llm_operator.desired.compare import contains
@@ -87,3 +88,22 @@ def test_nothing_differs_after_an_apply(
             input=json.dumps(wanted),
         )
         assert contains(json.loads(answer), wanted) == ()
+
+
+def test_pods_are_admitted_where_pod_security_is_baseline(
+    cluster: LocalCluster, namespace: str
+) -> None:
+    label = "pod-security.kubernetes.io/enforce=baseline"
+    cluster.kubectl("label", "namespace", namespace, label)
+    template = children(namespace, PLAIN, plan(tensor_parallel=2))[0]["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "name": "chat", "namespace": namespace},
+        "spec": template["spec"],
+    }
+    create = ("create", "--dry-run=server", "--output=name", "--filename=-")
+    assert cluster.kubectl(*create, input=json.dumps(pod)).strip() == "pod/chat"
+    pod["spec"]["hostNetwork"] = True
+    with pytest.raises(ClusterError, match="violates PodSecurity"):
+        cluster.kubectl(*create, input=json.dumps(pod))

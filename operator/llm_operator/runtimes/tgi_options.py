@@ -28,6 +28,9 @@ FIELD_SINCE: Final[dict[str, Version]] = {
     "prefill_chunking": CHUNKING_SINCE,
 }
 
+PLANNED_ROOM: Final = 0.9
+"""Share of a GPU that TGI takes unless TGI_WIGGLE_ROOM says otherwise; plans rest on it."""
+
 SHM_BYTES: Final = GIB
 """/dev/shm of a sharded pod, what TGI's README asks for; memory of the container."""
 
@@ -138,6 +141,21 @@ def _env(runtime: Runtime, version: Version) -> Iterator[Refusal]:
             )
         if names.count(name) > 1:
             yield Refusal("runtime", f"runtime.env sets {name} more than once: keep one.")
+    for variable in runtime.env or ():
+        if variable.name == "TGI_WIGGLE_ROOM" and not _keeps_the_plan(variable.value):
+            yield Refusal(
+                "runtime",
+                f"TGI_WIGGLE_ROOM {variable.value} is not between {PLANNED_ROOM} and 1, but the"
+                f" plan counts on {PLANNED_ROOM} of each GPU: to use less, set"
+                " runtime.cudaMemoryFraction, which is planned with.",
+            )
+
+
+def _keeps_the_plan(room: str) -> bool:
+    try:
+        return PLANNED_ROOM <= float(room) <= 1
+    except ValueError:
+        return False
 
 
 def _model(spec: LLMDeploymentSpec) -> Iterator[Refusal]:
