@@ -1,8 +1,8 @@
 """Records that operators wrote: every later one must read them, and render them as they were.
 
-One file per release. That of the release to come is written anew with UPDATE_GOLDEN=1. Where a later
-release must render an older record otherwise, `RENDERS_NO_MORE` names it: templates edited by hand
-can then no longer be restored for pods of that release. Nothing restarts even so.
+One file per release. That of the release to come is written anew with UPDATE_GOLDEN=1. Where a
+later one must render an older record otherwise, `RENDERS_NO_MORE` names it: templates edited by
+hand can then no longer be restored for pods of that release. Nothing restarts even so.
 """
 
 from __future__ import annotations
