@@ -2,6 +2,7 @@
 
 A program of its own, `python -m llm_operator.cli.chat NAME=URL ...`, because it runs where the
 Services are: inside the local cluster. Prints a JSON object per model as its answer is complete.
+The client is an optional dependency (`llm-operator[cluster]`), imported when it is needed.
 """
 
 from __future__ import annotations
@@ -13,10 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import TypeVar
-
-import requests
-from text_generation import Client
-from text_generation.types import Message
 
 T = TypeVar("T")
 
@@ -40,6 +37,9 @@ class Answer:
 
 def ask(name: str, url: str) -> Answer:
     """One chat request for the text, then one streamed request for the speed."""
+    from text_generation import Client
+    from text_generation.types import Message
+
     client = Client(url, timeout=_TIMEOUT_S)
     try:
         chat = _patiently(
@@ -61,6 +61,8 @@ def ask(name: str, url: str) -> Answer:
 
 def _patiently(request: Callable[[], T]) -> T:
     """Try again while nothing listens: a new Service takes a moment to reach every node."""
+    import requests
+
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:

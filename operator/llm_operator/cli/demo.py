@@ -8,6 +8,7 @@ itself that it does not show.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,20 +16,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from llm_operator.cli import local, view
+from llm_operator.cli import install, local, view
 from llm_operator.cli.chat import QUESTION, Answer
 from llm_operator.cli.console import CommandError, console, step
 from llm_operator.cli.status import fetch
@@ -37,20 +35,10 @@ from llm_operator.cluster.local import LocalCluster, default_state_dir
 from llm_operator.kube.client import KubeClient
 
 NAME = "demo"
-_CHECKOUT = Path(__file__).parents[3]
-_NAMESPACE = "llm-operator"
+_EXAMPLES = Path(__file__).parents[3] / "examples"
 _EVERY_S = 0.25
 _LOG_LINES = 5
 _ANSWER_WIDTH = 160
-
-
-@dataclass(frozen=True)
-class Installed:
-    """What the chart says about the operator: its objects, its account, its arguments."""
-
-    objects: tuple[dict[str, Any], ...]
-    account: str
-    arguments: tuple[str, ...]
 
 
 def demo(
@@ -58,10 +46,12 @@ def demo(
 ) -> int:
     """Run it. 0 if every example got ready and answered, else 1."""
     out, to = console(), console(stderr=True)
-    examples, chart = examples or _CHECKOUT / "examples", chart or _CHECKOUT / "charts/llm-operator"
+    examples, chart = examples or _EXAMPLES, chart or install.CHART
     for wanted, option in ((examples, "--examples"), (chart, "--chart")):
         if not wanted.exists():
             raise CommandError(f"{wanted} is not there: run this in a checkout, or give {option}")
+    if importlib.util.find_spec("text_generation") is None:
+        raise CommandError("the demo talks to models: pip install 'llm-operator[cluster]'")
     if state.is_running(default_state_dir(NAME)):
         raise CommandError(f"a demo is running: `llm-operator down {NAME}` first")
     local.get_programs(to)
@@ -90,41 +80,15 @@ def _cluster(nodes: str, to: Console, *, keep: bool) -> Iterator[LocalCluster]:
             local.stop(cluster, to)
 
 
-def render(cluster: LocalCluster, chart: Path) -> Installed:
-    """The chart as helm renders it; of its Deployment only the account and the arguments."""
-    helm = [str(cluster.program("helm")), "template", "llm-operator", str(chart)]
-    helm += [f"--namespace={_NAMESPACE}", "--set=log.json=false"]
-    done = subprocess.run(helm, text=True, capture_output=True)
-    if done.returncode != 0:
-        raise CommandError(f"helm template: {done.stderr.strip()}")
-    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
-    deployment = next(found for found in objects if found["kind"] == "Deployment")
-    pod = deployment["spec"]["template"]["spec"]
-    rest = tuple(
-        found
-        for found in objects
-        if found["kind"] == "ServiceAccount" or found["apiVersion"].startswith("rbac.")
-    )
-    return Installed(rest, pod["serviceAccountName"], tuple(pod["containers"][0]["args"]))
-
-
 def _start_operator(cluster: LocalCluster, chart: Path, to: Console) -> subprocess.Popen[bytes]:
-    """The operator as a process in the cluster, with the rights that the chart gives it."""
     with step("starting the operator with the chart's RBAC", to):
-        installed = render(cluster, chart)
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}}
-        objects = {"apiVersion": "v1", "kind": "List", "items": [namespace, *installed.objects]}
-        cluster.kubectl("apply", "--filename=-", input=json.dumps(objects))
-        kubeconfig = cluster.service_account_kubeconfig(_NAMESPACE, installed.account)
-        program = [sys.executable, "-m", "llm_operator.cli.main", *installed.arguments]
-        # Pods listen on their own addresses, so the probes must not take the port on all of them.
-        program += [f"--kubeconfig={kubeconfig}", "--hub-offline", "--http-host=127.0.0.1"]
+        _, program = install.install(cluster, chart)
         with _log_file(cluster).open("wb") as log:
             return cluster.run_inside(program, stdout=log, stderr=log, start_new_session=True)
 
 
 def _log_file(cluster: LocalCluster) -> Path:
-    return cluster.files.logs / "operator.log"
+    return cluster.files.log("operator")
 
 
 async def _follow(

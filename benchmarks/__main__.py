@@ -1,0 +1,84 @@
+"""`python -m benchmarks [PART ...]`: start a cluster, measure, print a table, keep a JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import report
+from benchmarks.parts import PARTS
+from llm_operator.cli import install, local
+from llm_operator.cli.console import console, step
+from llm_operator.cluster.local import LocalCluster
+
+ROOT = Path(__file__).parents[1]
+NODES = "t4=130x8"
+"""A GPU for each of the thousand pods, and some to spare."""
+
+
+def run(
+    parts: Annotated[list[str] | None, typer.Argument(help=f"Some of: {' '.join(PARTS)}.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
+) -> None:
+    """Measure the numbers that the operator promises, on this machine."""
+    wanted = parts or list(PARTS)
+    if unknown := set(wanted) - PARTS.keys():
+        raise typer.BadParameter(
+            f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}"
+        )
+    about, to = report.machine(), console(stderr=True)
+    to.print("  ".join(f"{key} {value}" for key, value in about.items()))
+    local.get_programs(to)
+    figures, complete = _measure(wanted, to)
+    console().print(report.table(figures))
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    file = out or ROOT / ".bench" / f"{stamp}.json"
+    report.write(file, figures, about)
+    to.print(f"written to {file}")
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _measure(parts: list[str], to: Console) -> tuple[list[report.Figure], bool]:
+    """The figures of these parts, and whether all of them could be taken."""
+    with tempfile.TemporaryDirectory() as directory:
+        state_dir = Path(directory) / "bench"
+        with step(f"starting Kubernetes with simulated nodes {NODES}", to) as tell:
+            cluster = LocalCluster.start(
+                "bench", nodes=NODES, state_dir=state_dir, die_with=os.getpid(), progress=tell
+            )
+        try:
+            local.install_crd(cluster)
+            installed, program = install.install(cluster, install.CHART)
+            asked = {
+                "state_dir": str(state_dir),
+                "program": program,
+                "user": installed.user,
+                "parts": parts,
+            }
+            argv = [sys.executable, "-m", "benchmarks.inside", json.dumps(asked)]
+            with cluster.run_inside(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+                answer = process.communicate()[0]
+            if process.returncode != 0:
+                to.print(_last_lines(cluster.files.log("operator")), markup=False)
+            figures = [report.Figure(**json.loads(line)) for line in answer.splitlines()]
+            return figures, process.returncode == 0
+        finally:
+            cluster.stop()
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-10:]) if log.exists() else ""
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -1,0 +1,265 @@
+"""The parts of a run. Each makes its objects, measures, takes its objects away, returns figures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from benchmarks import objects
+from benchmarks.api import Api, Object, watching
+from benchmarks.process import Operator
+from benchmarks.report import Figure, percentile
+from llm_operator.cluster.audit import AuditLog, Event
+
+_CLIENTS = 32
+_BURST = 200
+_ONE_BY_ONE = 200
+_SCALE = 1000
+_REST_S = 30.0
+_SETTLE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a part works with. `user` is the operator's, as the audit log has it."""
+
+    api: Api
+    http: aiohttp.ClientSession
+    operator: Operator
+    audit: AuditLog
+    user: str
+    tell: Callable[[str], None]
+
+    def writes(self, mark: int) -> list[Event]:
+        """What the operator has asked for since."""
+        return self.audit.writes(mark, user=self.user)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind whose ReplicaSets are waited for."""
+
+    title: str
+    path: str
+    make: Callable[[str, int, int], Object]
+
+
+OURS = Kind("LLMDeployment", objects.LLM, objects.llm_deployment)
+PLAIN = Kind("Deployment", objects.DEPLOYMENTS, objects.deployment)
+
+
+async def latency(bench: Bench) -> list[Figure]:
+    """One at a time, nothing else going on (no pods): created -> its ReplicaSet is seen."""
+    figures = []
+    for kind in (PLAIN, OURS):
+        bench.tell(f"{_ONE_BY_ONE} times one {kind.title}")
+        taken = []
+        async with watching(bench.api, objects.REPLICA_SETS) as seen:
+            for number in range(_ONE_BY_ONE):
+                name = f"one-{number}"
+                started = time.monotonic()
+                await bench.api.request("POST", kind.path, kind.make(name, number, 0))
+                await seen.until(lambda at, n=name: _count(at, n) > 0, 10)  # type: ignore[misc]
+                taken.append(1000 * (max(seen.at.values()) - started))
+                await bench.api.request("DELETE", f"{kind.path}/{name}")
+                await seen.until(lambda at: not at, 30)
+                await asyncio.sleep(0.05)
+        for share, target in ((0.5, 19.0), (0.99, 50.0)):
+            value = percentile(taken, share)
+            promised = target if kind is OURS else None
+            what = f"{kind.title} -> ReplicaSet, p{100 * share:g}"
+            figures.append(Figure("latency", what, value, "ms", promised, note="idle, one by one"))
+    return figures
+
+
+async def burst(bench: Bench) -> list[Figure]:
+    """Many at once, without pods: how many ReplicaSets a second."""
+    figures = []
+    for kind in (PLAIN, OURS):
+        bench.tell(f"{_BURST} {kind.title}s at once")
+        async with watching(bench.api, objects.REPLICA_SETS) as seen:
+            started = time.monotonic()
+            await _create(bench, kind, "burst", _BURST, 0)
+            created = time.monotonic() - started
+            await seen.until(lambda at: len(at) >= _BURST, 300)
+            taken = max(seen.at.values()) - started
+        target = 50.0 if kind is OURS else None
+        note = f"all there after {taken:.1f} s; creating them took {created:.1f} s"
+        what = f"{_BURST} {kind.title}s at once"
+        figures.append(Figure("burst", what, _BURST / taken, "/s", target, True, note))
+        await _remove_all(bench, kind)
+    return figures
+
+
+async def writes(bench: Bench) -> list[Figure]:
+    """What one creation to Ready costs the API server, by its own audit log."""
+    bench.tell("one LLMDeployment to Ready, counting writes")
+    mark = bench.audit.mark()
+    async with watching(bench.api, objects.LLM, is_ready, "application/json") as seen:
+        await bench.api.request("POST", objects.LLM, OURS.make("counted", 0, 1))
+        await seen.until(bool, 120)
+        await asyncio.sleep(_SETTLE_S)
+    made = Counter(f"{event.verb} {_resource(event)}" for event in bench.writes(mark))
+    events = sum(count for what, count in made.items() if what.endswith(" events"))
+    children = sum(count for what, count in made.items() if what.startswith("create "))
+    children -= events
+    note = ", ".join(f"{count} {what}" for what, count in sorted(made.items()))
+    figure = Figure(
+        "writes", "creation to Ready", made.total() - events, "writes", children + 3, note=note
+    )
+    await _remove_all(bench, OURS)
+    return [figure]
+
+
+async def scale(bench: Bench) -> list[Figure]:
+    """A thousand at once with a pod each; then memory, rest, and a restart."""
+    plain = await _at_once(bench, PLAIN)
+    await _remove_all(bench, PLAIN)
+    ours = await _at_once(bench, OURS)
+    figures = [
+        _scale_figure(PLAIN, "ReplicaSets", plain["ReplicaSets"]),
+        _scale_figure(PLAIN, "status complete", plain["status"]),
+        _scale_figure(OURS, "ReplicaSets", ours["ReplicaSets"], 20),
+        _scale_figure(OURS, "children and status complete", ours["status"], 75),
+        Figure(
+            "scale",
+            "children and status, ratio to Deployments",
+            ours["status"] / plain["status"],
+            "x",
+        ),
+        _scale_figure(OURS, "all Ready", ours["Ready"]),
+        _scale_figure(PLAIN, "all available", plain["Ready"]),
+    ]
+    await asyncio.sleep(_SETTLE_S)
+    figures += _memory(bench, "all Ready")
+    figures.append(await _at_rest(bench))
+    figures += await _restarted(bench)
+    await _remove_all(bench, OURS)
+    return figures
+
+
+PARTS: Mapping[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
+    "latency": latency,
+    "burst": burst,
+    "writes": writes,
+    "scale": scale,
+}
+
+
+def is_ready(found: Object) -> bool:
+    """Whether the status is about this spec, and says that it serves."""
+    return is_reported(found) and _condition(found, "Ready") == "True"
+
+
+def is_reported(found: Object) -> bool:
+    """Whether the controller has written a status for this spec."""
+    status = found.get("status") or {}
+    return bool(status.get("observedGeneration") == found["metadata"]["generation"])
+
+
+async def _at_once(bench: Bench, kind: Kind) -> dict[str, float]:
+    """Seconds from the first create until all are so far."""
+    bench.tell(f"{_SCALE} {kind.title}s at once, with a pod each")
+    done = is_ready if kind is OURS else _is_available
+    services = _SCALE if kind is OURS else 0
+    async with (
+        watching(bench.api, objects.REPLICA_SETS) as replica_sets,
+        watching(bench.api, objects.SERVICES) as others,
+        watching(bench.api, kind.path, is_reported, "application/json") as reported,
+        watching(bench.api, kind.path, done, "application/json") as ready,
+    ):
+        started = time.monotonic()
+        await _create(bench, kind, "scale", _SCALE, 1)
+        await replica_sets.until(lambda at: len(at) >= _SCALE, 600)
+        await reported.until(lambda at: len(at) >= _SCALE, 600)
+        await others.until(lambda at: len(at) >= services, 600)
+        await ready.until(lambda at: len(at) >= _SCALE, 900)
+        complete = [*reported.at.values(), *others.at.values()]
+        return {
+            "ReplicaSets": max(replica_sets.at.values()) - started,
+            "status": max(complete) - started,
+            "Ready": max(ready.at.values()) - started,
+        }
+
+
+def _scale_figure(kind: Kind, what: str, value: float, target: float | None = None) -> Figure:
+    return Figure("scale", f"{_SCALE} {kind.title}s: {what}", value, "s", target)
+
+
+def _memory(bench: Bench, when: str) -> list[Figure]:
+    note = f"peak {bench.operator.peak_bytes() / 1e6:.0f} MB"
+    resident = bench.operator.resident_bytes() / 1e6
+    return [Figure("scale", f"memory, {when}", resident, "MB", 220, note=note)]
+
+
+async def _at_rest(bench: Bench) -> Figure:
+    bench.tell(f"{_REST_S:.0f} s at rest")
+    mark, cpu = bench.audit.mark(), bench.operator.cpu_seconds()
+    await asyncio.sleep(_REST_S)
+    used = (bench.operator.cpu_seconds() - cpu) / _REST_S
+    made = bench.writes(mark)
+    return Figure("scale", "writes at rest", len(made), "writes", 0, note=f"{used:.1%} of a core")
+
+
+async def _restarted(bench: Bench) -> list[Figure]:
+    bench.tell("restarting the operator")
+    bench.operator.stop()
+    mark = bench.audit.mark()
+    started = bench.operator.start()
+    ready = await bench.operator.ready(bench.http) - started
+    looked = await bench.operator.passes(bench.http, _SCALE) - started
+    await asyncio.sleep(_SETTLE_S)
+    note = f"everything listed after {ready:.1f} s"
+    return [
+        Figure("scale", "restart: all looked at", looked, "s", 15, note=note),
+        Figure("scale", "writes after a restart", len(bench.writes(mark)), "writes", 0),
+        *_memory(bench, "after a restart"),
+    ]
+
+
+async def _create(bench: Bench, kind: Kind, name: str, count: int, replicas: int) -> None:
+    """So many creates, as fast as a number of connections can send them."""
+    clients = asyncio.Semaphore(_CLIENTS)
+
+    async def one(number: int) -> None:
+        async with clients:
+            body = kind.make(f"{name}-{number}", number, replicas)
+            await bench.api.request("POST", kind.path, body)
+
+    await asyncio.gather(*map(one, range(count)))
+
+
+async def _remove_all(bench: Bench, kind: Kind) -> None:
+    """Delete what was made and wait until nothing of it is left, pods included."""
+    bench.tell(f"removing the {kind.title}s")
+    await bench.api.request("DELETE", kind.path)
+    deadline = time.monotonic() + 900
+    for path in (kind.path, objects.REPLICA_SETS, objects.PODS):
+        while await bench.api.names(path):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{path} is not empty")
+            await asyncio.sleep(0.5)
+    await asyncio.sleep(2)
+
+
+def _count(at: Mapping[str, float], name: str) -> int:
+    return sum(objects.prefix(replica_set) == name for replica_set in at)
+
+
+def _condition(found: Object, kind: str) -> Any:
+    conditions = found["status"].get("conditions") or ()
+    return next((c["status"] for c in conditions if c["type"] == kind), None)
+
+
+def _is_available(found: Object) -> bool:
+    return is_reported(found) and _condition(found, "Available") == "True"
+
+
+def _resource(event: Event) -> str:
+    return event.resource + (f"/{event.subresource}" if event.subresource else "")
