@@ -38,7 +38,7 @@ PLAN = Plan(
 )
 
 RUNNING = ContainerFact("running", "", "", None, "", 0, started=False)
-STARTED = replace(RUNNING, started=True)
+STARTED = replace(RUNNING, started=True, served=True)
 
 
 def crashed(message: str, code: int = 1, restarts: int = 1, **changes: Any) -> ContainerFact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,9 @@ def test_a_crash_is_named_while_the_next_try_loads() -> None:
 
 
 def test_a_crash_of_long_ago_does_not_explain_what_is_wrong_now() -> None:
-    serving = crashed(LAST_WORDS["warm-up"][0], state="running", reason="", started=True)
+    serving = crashed(
+        LAST_WORDS["warm-up"][0], state="running", reason="", started=True, served=True
+    )
     assert cause(container=serving).reason is Reason.PROBE_FAILED
 
 
@@ -223,6 +226,7 @@ def test_a_crash_of_long_ago_does_not_explain_what_is_wrong_now() -> None:
         pending(),
         pod(container=None, phase="Pending"),
         ready(container=crashed("CUDA out of memory", state="running", reason="", started=True)),
+        pod(container=replace(STARTED, served=False)),
         # Ended in a way that says nothing; its ReplicaSet makes another.
         pod(phase="Failed", container=None),
     ],

@@ -184,7 +184,7 @@ STATES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
     ("status", "expected"), [s[1:] for s in STATES], ids=[s[0] for s in STATES]
 )
 def test_state_of_a_container(status: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    fact = container(status)
+    fact = container(status, {})
     seen = (
         fact.state, fact.reason, fact.message, fact.exit_code, fact.ended_reason, fact.restarts
     )  # fmt: skip
@@ -193,7 +193,7 @@ def test_state_of_a_container(status: dict[str, Any], expected: tuple[Any, ...])
 
 def test_of_a_long_message_the_end_is_kept_since_errors_come_last() -> None:
     message = "x" * 5000 + "Error: ShardCannotStart"
-    fact = container({"state": {"terminated": {"exitCode": 1, "message": message}}})
+    fact = container({"state": {"terminated": {"exitCode": 1, "message": message}}}, {})
     assert len(fact.message) == 2048
     assert fact.message.endswith("Error: ShardCannotStart")
 
@@ -236,6 +236,22 @@ def test_a_node_that_says_nothing_of_gpus_or_garbage() -> None:
 
 def test_a_cordoned_node() -> None:
     assert not node(gpu_node(spec={"unschedulable": True})).schedulable
+
+
+@pytest.mark.parametrize(
+    ("readiness_changed", "served"),
+    [
+        ("2026-01-01T00:00:00Z", False),
+        ("2026-01-01T00:05:00Z", False),
+        ("2026-01-01T00:09:00Z", True),
+    ],
+)
+def test_a_container_has_served_if_its_pod_was_ready_since(
+    readiness_changed: str, served: bool
+) -> None:
+    status = {"state": {"running": {"startedAt": "2026-01-01T00:05:00Z"}}, "started": True}
+    fact = container(status, {"status": "False", "lastTransitionTime": readiness_changed})
+    assert fact.served is served
 
 
 def test_a_pod_fact_is_small() -> None:

@@ -10,6 +10,7 @@ class ContainerFact:
     """State of one container: `state` is waiting, running or terminated, `reason` as kubelet says.
 
     `message` and `exit_code` are those of the last termination: now, or before a back-off.
+    `started`: its start-up probe has passed; `served`: it has been ready since it started.
     """
 
     state: str
@@ -19,6 +20,7 @@ class ContainerFact:
     ended_reason: str
     restarts: int
     started: bool
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def pod(body: Object) -> PodFact:
     """What matters of a pod. Its engine is the container named like one, whatever else is there."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
-    scheduled = conditions.get("PodScheduled", {})
+    scheduled, readiness = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
     statuses = status.get("containerStatuses") or ()
     engines = [s for s in statuses if s.get("name") in ENGINES]
     return PodFact(
@@ -79,19 +79,19 @@ def pod(body: Object) -> PodFact:
         phase=sys.intern(status.get("phase") or "Pending"),
         reason=status.get("reason") or "",
         message=(status.get("message") or "")[:1024],
-        ready=conditions.get("Ready", {}).get("status") == "True",
+        ready=readiness.get("status") == "True",
         deleting="deletionTimestamp" in metadata,
         node=sys.intern(spec.get("nodeName") or ""),
         scheduled=scheduled.get("status") == "True",
         unschedulable=(scheduled.get("message") or "")[:1024]
         if scheduled.get("reason") == "Unschedulable"
         else "",
-        container=container(engines[0]) if engines else None,
+        container=container(engines[0], readiness) if engines else None,
     )
 
 
-def container(status: Object) -> ContainerFact:
-    """The state of one container, with how it last ended."""
+def container(status: Object, readiness: Object) -> ContainerFact:
+    """The state of one container, with how it last ended, and its pod's Ready condition."""
     state = status.get("state") or {}
     name = next(iter(state), "waiting")
     now = state.get(name) or {}
@@ -104,6 +104,8 @@ def container(status: Object) -> ContainerFact:
         ended_reason=sys.intern(ended.get("reason") or ""),
         restarts=status.get("restartCount") or 0,
         started=bool(status.get("started")),
+        # RFC 3339 in UTC sorts as text: readiness has changed after the container's start.
+        served=(readiness.get("lastTransitionTime") or "") > (now.get("startedAt") or "~"),
     )
 
 

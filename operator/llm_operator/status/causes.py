@@ -184,7 +184,8 @@ def _container(pod: str, fact: ContainerFact) -> Failure | None:
             "a Secret that the spec refers to, or a key of it, does not exist",
         )
     if fact.state == "running" and fact.started:
-        return Failure(pod, Reason.PROBE_FAILED, "the engine does not answer /health")
+        text = "the engine does not answer /health any more"
+        return Failure(pod, Reason.PROBE_FAILED, text) if fact.served else None
     if fact.exit_code not in (None, 0) or fact.ended_reason == "OOMKilled":
         return _crash(pod, fact)
     if fact.restarts:
