@@ -230,7 +230,16 @@ def test_a_crash_of_long_ago_does_not_explain_what_is_wrong_now() -> None:
         # Ended in a way that says nothing; its ReplicaSet makes another.
         pod(phase="Failed", container=None),
     ],
-    ids=["ready", "loads", "leaves", "not yet scheduled", "no container yet", "recovered", "ended"],
+    ids=[
+        "ready",
+        "loads",
+        "leaves",
+        "not yet scheduled",
+        "no container yet",
+        "recovered",
+        "about to serve",
+        "ended",
+    ],
 )
 def test_what_is_merely_on_its_way_has_no_cause(healthy: Any) -> None:
     assert failure(healthy) is None
