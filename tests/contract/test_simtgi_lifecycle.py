@@ -230,6 +230,20 @@ async def test_a_client_that_leaves_frees_its_place() -> None:
         assert 'tgi_request_failure{err="dropped"} 1' in await _metrics(up)
 
 
+async def test_a_client_that_leaves_a_stream(caplog: pytest.LogCaptureFixture) -> None:
+    container = demo("--max-concurrent-requests", "1", slow="100")
+    async with serving(container) as up:
+        for path in ("/generate_stream", "/v1/completions"):
+            body = {"inputs": "hello", "prompt": "hello", "stream": True, "max_tokens": 900}
+            body |= {"parameters": {"max_new_tokens": 900}}
+            async with up.http.post(up.url + path, json=body) as response:
+                await response.content.readline()
+            while (await _generate(up))[0] == 429:
+                pass
+        assert 'tgi_request_failure{err="dropped"} 2' in await _metrics(up)
+    assert caplog.records == []
+
+
 async def test_health_waits_for_the_pass_under_way() -> None:
     """The shards answer one call at a time: a long prefill holds the probe up."""
     faults = {"slow": "1000000"}  # 0.2 s for a token

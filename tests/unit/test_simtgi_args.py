@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_operator.cluster.tgi.args import PrintAndExit, UsageError, parse
 from llm_operator.cluster.tgi.launcher import Refused, launch
@@ -119,6 +123,51 @@ def test_counting_cards_in_cdi_mode(
     env = {"NVIDIA_VISIBLE_DEVICES": "void"}
     version = Version(*release)
     assert launch(parse([], env, version), env, {}, version, seen).shards == shards
+
+
+@pytest.mark.parametrize(
+    ("argv", "shards"),
+    [
+        (["--sharded", "false", "--num-shard", "4"], 4),  # false does not take the number back
+        (["--sharded", "true", "--num-shard", "2"], 2),
+        (["--sharded", "true"], 4),
+        (["--sharded", "false"], 1),
+        ([], 4),
+    ],
+)
+def test_number_of_shards(argv: list[str], shards: int) -> None:
+    env = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+    assert launch(parse(argv, env), env, {}, NEWEST).shards == shards
+
+
+def test_sharded_with_a_single_shard_is_a_contradiction() -> None:
+    with pytest.raises(Refused, match="`sharded` is true but `num_shard` <= 1"):
+        launch(parse(["--sharded", "true", "--num-shard", "1"], {}), {}, {}, NEWEST)
+
+
+WORDS = st.sampled_from(
+    [
+        "--port",
+        "--port=",
+        "-p",
+        "-",
+        "--",
+        "80",
+        "-1",
+        "",
+        "--quantize",
+        "awq",
+        "--json-output",
+        "é",
+    ]
+)
+
+
+@given(st.lists(WORDS | st.text(max_size=5), max_size=6))
+def test_every_command_line_is_taken_or_refused(argv: list[str]) -> None:
+    with contextlib.suppress(UsageError, PrintAndExit):
+        args = parse(argv, {})
+        assert isinstance(args["port"], int)
 
 
 def test_exl2_is_refused_only_on_the_command_line() -> None:

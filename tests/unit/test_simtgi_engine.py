@@ -123,22 +123,25 @@ def test_gauges_are_unset_until_the_first_request() -> None:
 
 def test_a_separate_prefill_is_followed_by_a_decode_of_all() -> None:
     engine = Engine(Settings(1000, 1000, chunking=False, max_waiting_tokens=0), Even())
-    first, second = requests(50, 50)
+    first, second, third = requests(50, 50, 50)
     engine.submit(first, 0.0)
     methods = []
-    for number in range(5):
+    for number in range(6):
         step = engine.begin(0.0)
         assert step is not None
         methods.append((step.method, len(step.decoding), step.concat))
         engine.finish(step)
         if number == 1:
             engine.submit(second, 0.0)
+        if number == 2:
+            engine.submit(third, 0.0)  # comes during the prefill of the second, and waits
     assert methods == [
         ("prefill", 0, None),
         ("decode", 1, None),
         ("prefill", 0, "wait_exceeded"),
         ("decode", 2, None),
-        ("decode", 2, None),
+        ("prefill", 0, "wait_exceeded"),
+        ("decode", 3, None),
     ]
 
 

@@ -205,12 +205,21 @@ def test_variables_that_choose_the_attention() -> None:
             start(replace(given, env=TOKEN | env))
 
 
+def test_the_room_that_the_server_plans_with() -> None:
+    given = container(LLAMA_8B, A100, 1, *LIMITED)
+    roomy = start(replace(given, env=TOKEN | {"TGI_WIGGLE_ROOM": "0.95"}))
+    assert roomy.cache_tokens > start(given).cache_tokens
+    with pytest.raises(ShardError, match="could not convert"):
+        start(replace(given, env=TOKEN | {"TGI_WIGGLE_ROOM": "much"}))
+
+
 def test_the_router_checks_late() -> None:
     given = container(LLAMA_8B, A100, 1, *LIMITED, "--max-batch-prefill-tokens", "1000")
     start(given)
     for env_or_args, message in (
         (("--speculate", "2"), "`max_input_tokens` must be <= `max_batch_prefill_tokens`"),
         (("--max-batch-size", "0"), "`max_batch_size` must be > 0"),
+        (("--ngrok", "--ngrok-authtoken", "x", "--ngrok-edge", "y"), "ngrok is not supported"),
     ):
         with pytest.raises(startup.RouterError, match=message):
             start(replace(given, args=(*given.args, *env_or_args)))

@@ -78,12 +78,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Weights on the cards. Bytes are those of one rank."""
+    """Weights on the cards, of which the server plans with the share `room`.
+
+    Bytes are those of one rank.
+    """
 
     shape: Shape
     gpus: tuple[Gpu, ...]
     load: warmup.Load
-    attention: str
+    room: float
 
 
 def prepare(spec: ContainerSpec) -> Prepared:
@@ -176,7 +179,7 @@ def load(spec: ContainerSpec, prepared: Prepared) -> Loaded:
         block_size=shard.block_size(attention),
     )
     warmup.check_weights(memory, gpus, prepared.fraction)
-    return Loaded(shape, gpus, memory, attention)
+    return Loaded(shape, gpus, memory, _room(prepared.env))
 
 
 def _check_host(spec: ContainerSpec, prepared: Prepared) -> None:
@@ -205,6 +208,8 @@ def settle(spec: ContainerSpec, prepared: Prepared, loaded: Loaded) -> warmup.Li
     directory = working_directory(spec)
     if prepared.version >= (3, 0, 0) and not writable(spec, f"{directory}/out"):
         raise RouterError(f"Read-only file system (os error 30): {directory}/out")
+    if args.flag("ngrok"):
+        raise RouterError("thread 'main' panicked: ngrok is not supported by this build")
     if args.integer("max-batch-size") == 0:
         raise RouterError('ArgumentValidation("`max_batch_size` must be > 0")')
     wish = _wish(prepared, loaded)
@@ -246,8 +251,16 @@ def _wish(prepared: Prepared, loaded: Loaded) -> warmup.Wish:
         most = most or context
         longest = longest or min(context, most) - 1
         prefill = prefill or longest + 50
-    room = float(prepared.env.get("TGI_WIGGLE_ROOM", warmup.SERVER_ROOM))
-    return warmup.Wish(longest, most, prefill, prepared.fraction, room)
+    return warmup.Wish(longest, most, prefill, prepared.fraction, loaded.room)
+
+
+def _room(env: Mapping[str, str]) -> float:
+    """The share of each card that the server plans with."""
+    text = env.get("TGI_WIGGLE_ROOM")
+    try:
+        return warmup.SERVER_ROOM if text is None else float(text)
+    except ValueError:
+        raise shard.ShardError(f"ValueError: could not convert string to float: '{text}'") from None
 
 
 def law(loaded: Loaded, method: str | None) -> Law:
