@@ -136,7 +136,12 @@ async def test_readiness_is_probed_on_during_the_drain_and_liveness_is_not() -> 
     async with world() as it:
         it.health = {"liveness": ["dead"], "readiness": [None]}
         probes = {
-            "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1, "failureThreshold": 5},
+            "livenessProbe": {
+                "httpGet": {"port": 80},
+                "periodSeconds": 1,
+                "failureThreshold": 5,
+                "terminationGracePeriodSeconds": 1,
+            },
             "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1, "failureThreshold": 1},
         }
         worker = it.run(pod(probes | pre_stop(20)))
@@ -163,7 +168,21 @@ async def test_a_crash_loop_backs_off_exponentially() -> None:
         assert container["restartCount"] == 5
         assert container["lastState"]["terminated"]["message"] == "boom"
         assert it.status()["phase"] == "Running"
+        assert it.condition("Ready") == ("False", "ContainersNotReady")
+        assert (container["ready"], container["started"]) == (False, False)
         assert "BackOff" in it.events.reasons()
+
+
+@pytest.mark.parametrize(("policy", "restarts"), [("Always", 1), ("OnFailure", 0), ("Never", 0)])
+async def test_a_container_that_has_completed_begins_again_only_if_always(
+    policy: str, restarts: int
+) -> None:
+    async with world() as it:
+        it.program.ends = [(1.0, Exit(0)), None]
+        it.run(pod(restartPolicy=policy))
+        await asyncio.sleep(5)
+        assert it.container()["restartCount"] == restarts
+        assert it.status()["phase"] == ("Running" if restarts else "Succeeded")
 
 
 async def test_a_long_run_forgives_former_crashes() -> None:
@@ -269,6 +288,41 @@ async def test_a_card_belongs_to_one_pod_until_its_last_container_has_ended() ->
         assert len(it.machine.cards.holders()) == 5
         await asyncio.sleep(3)
         assert it.machine.cards.holders() == {}
+
+
+async def test_a_pod_without_an_address_holds_no_cards() -> None:
+    async with world() as it:
+        for _ in range(253):
+            it.machine.addresses.allocate()
+        it.run(pod({"resources": {"limits": {"nvidia.com/gpu": "5"}}}))
+        await asyncio.sleep(1)
+        assert "no free pod address" in it.status()["message"]
+        assert it.machine.cards.holders() == {}
+
+
+async def test_an_address_given_on_is_not_freed_by_its_former_holder() -> None:
+    async with world() as it:
+        it.program.ends = [(1.0, Exit(0))]
+        worker = it.run(pod(restartPolicy="Never"))
+        await asyncio.sleep(3)
+        address = it.status()["podIP"]
+        assert it.machine.addresses.allocate(preferred=address) == address
+        it.delete(worker, grace=1)
+        await asyncio.sleep(1)
+        assert POD in it.api.deleted
+        assert it.machine.addresses.allocate(preferred=address) != address
+
+
+async def test_news_that_is_older_than_what_is_known_is_ignored() -> None:
+    async with world() as it:
+        worker = it.run(pod())
+        old = dict(worker.pod)
+        await asyncio.sleep(1)
+        writes = len(it.api.writes)
+        worker.update(old)
+        await asyncio.sleep(1)
+        assert worker.pod["status"]["phase"] == "Running"
+        assert len(it.api.writes) == writes
 
 
 async def test_a_readiness_gate_holds_the_pod_until_it_is_opened() -> None:
