@@ -26,7 +26,8 @@ class Shape:
     `embedding`, `head` (0 when tied) and `other` (norms, biases, routers) stay 16 bit.
     `active` is how many of `linear` one token passes through (all but the unused experts).
     `rows_in` are the input sizes of matrices that tensor parallelism cuts along the input,
-    `columns_out` those that it cuts along the output. `kv_elements` per token and layer, of which
+    `columns_out` those that it cuts along the output. `matrices` are all of `linear`: how many of
+    which input and output size. `kv_elements` per token and layer, of which
     `kv_heads` is 0 where the cache is a compressed one that every rank keeps whole.
     """
 
@@ -45,7 +46,7 @@ class Shape:
     rows_in: tuple[int, ...]
     columns_out: tuple[int, ...]
     kv_elements: int
-    groups_of_linears: tuple[tuple[int, int, int], ...]
+    matrices: tuple[tuple[int, int, int], ...]
     max_positions: int | None
 
     @property
@@ -115,7 +116,7 @@ def shape_of(config: Config) -> Shape:
         rows_in=block.rows_in,
         columns_out=block.columns_out,
         kv_elements=kv,
-        groups_of_linears=block.matrices,
+        matrices=block.matrices,
         max_positions=_maybe(config, "max_position_embeddings", "n_positions", "seq_length"),
     )
 

@@ -43,7 +43,7 @@ def file_bytes(config: Config, shape: Shape) -> int:
     if not section:
         return shape.parameters * (4 if config.get("torch_dtype") == "float32" else 2)
     kept = shape.embedding + shape.head + shape.other
-    return round(2 * kept + sum(n * _linear(section, i, o) for n, i, o in shape.groups_of_linears))
+    return round(2 * kept + sum(n * _linear(section, i, o) for n, i, o in shape.matrices))
 
 
 def _linear(section: Mapping[str, object], i: int, o: int) -> float:
@@ -86,7 +86,7 @@ def loaded_bytes(size: int, config: Config, shape: Shape, method: str | None) ->
     if method in ("bitsandbytes-nf4", "bitsandbytes-fp4"):
         shrunk = shape.linear * (0.5 + 4 / 64)
     else:
-        shrunk = shape.linear + sum(4 * n * o for n, _, o in shape.groups_of_linears)
+        shrunk = shape.linear + sum(4 * n * o for n, _, o in shape.matrices)
     return round(size - 2 * shape.linear + shrunk)
 
 
@@ -100,4 +100,4 @@ def shard_bytes(total: int, shape: Shape, shards: int) -> int:
 
 def widest_matrix_bytes(shape: Shape, shards: int) -> int:
     """The 16-bit matrix that is in flight while a method quantizes on the fly."""
-    return 2 * max((i * o for _, i, o in shape.groups_of_linears), default=0) // shards
+    return 2 * max((i * o for _, i, o in shape.matrices), default=0) // shards
