@@ -27,8 +27,8 @@ class Shape:
     `active` is how many of `linear` one token passes through (all but the unused experts).
     `rows_in` are the input sizes of matrices that tensor parallelism cuts along the input,
     `columns_out` those that it cuts along the output. `matrices` are all of `linear`: how many of
-    which input and output size. `kv_elements` per token and layer, of which
-    `kv_heads` is 0 where the cache is a compressed one that every rank keeps whole.
+    which input and output size. `kv_elements` are the cache's, per token and layer; `kv_heads` is
+    0 where the cache is a compressed one that every rank keeps whole.
     """
 
     model_type: str
