@@ -22,7 +22,8 @@ _MAP_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 _PORT_KEYS: Final = (("containerPort", "protocol"), ("port", "protocol"))
-_QUANTITIES: Final = frozenset({"limits", "requests"})
+_WHOLE: Final = frozenset({"selector"})
+"""Maps of which the API server replaces all or nothing: a key that others added changes it."""
 
 Path = tuple[str | int, ...]
 
@@ -35,7 +36,8 @@ def contains(actual: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str,
 def _differences(actual: Any, wanted: Any, path: Path) -> Iterator[Path]:
     if actual == wanted or (_empty(wanted) and _empty(actual)):
         return
-    if isinstance(wanted, dict) and isinstance(actual, dict):
+    merges = not path or path[-1] not in _WHOLE
+    if isinstance(wanted, dict) and isinstance(actual, dict) and merges:
         for key, value in wanted.items():
             yield from _differences(actual.get(key), value, (*path, key))
     elif isinstance(wanted, list) and isinstance(actual, list):

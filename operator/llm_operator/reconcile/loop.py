@@ -124,11 +124,13 @@ class Loop:
             self.queue.add(Key(item.namespace, item.name), urgent=_is_new(item))
 
     async def _list(self, resource: Resource) -> None:
+        head = {"apiVersion": resource.api_version, "kind": resource.kind}
         found: list[Entry] = []
         version = 0
         async for page in self.client.pages(resource, self._namespace):
             version = version or int(page["metadata"]["resourceVersion"])
-            found.extend(entry({"kind": resource.kind, **body}) for body in page["items"])
+            # Items of a listing do not say what they are.
+            found.extend(entry({**head, **body}) for body in page["items"])
         self.store.replace(resource.kind, found, version)
 
     async def _resync(self) -> None:

@@ -116,8 +116,8 @@ class Reconciler:
                 raise
             message = f"the API server refuses a child: {error.message[:500]}"
             held, requeue = Held(Reason.ADMISSION_REFUSED, message), CONFLICT_RETRY_SECONDS
-        pause = await self._report(key, replace(wanted, held=held), replicas, drifted)
-        return Result(requeue_after=pause if pause is not None else requeue)
+        wanted = replace(wanted, held=held, requeue_after=requeue)
+        return await self._report(key, observed.generation, wanted, replicas, drifted)
 
     async def _recover(self, observed: Observed) -> bool:
         """Find a revision that the watch lost (its labels were edited) before another is made."""
@@ -177,9 +177,10 @@ class Reconciler:
             if known is None and record is not None:
                 template = revision.render(owner.name, name, record.user, record.resolved)
                 body = objects.replica_set(owner, record, template, count)
-                await self._ensure(body, None, owner)
-                made = True
-            elif known is not None:
+                found = await self._writer.create(body, owner.uid)
+                known = _known(name, found) if found else None
+                made = found is None
+            if known is not None:
                 await self._repair(owner, known, record, count)
         for name in step.delete:
             await self._writer.delete(existing[name].replica_set)
@@ -205,12 +206,14 @@ class Reconciler:
     ) -> None:
         """Put right what of a ReplicaSet is not its template: replicas, labels, owner.
 
-        The record is written only where the wish has another one: how this operator would write
-        down what is recorded already is no reason to touch a child.
+        The record is another only where the wish has another one: how this operator would write
+        down what is recorded already is no reason to touch a child. It is always sent, since an
+        apply without it would remove what an earlier apply has set.
         """
         body = objects.replica_set_shell(owner, known.name, count)
-        if record is not None and record != known.record:
-            body["metadata"]["annotations"] = objects.record_annotation(record)
+        kept = known.record if record is None or record == known.record else record
+        if kept is not None:
+            body["metadata"]["annotations"] = objects.record_annotation(kept)
         if contains(known.replica_set, body):
             await self._writer.repair(body, known.replica_set)
 
@@ -236,27 +239,33 @@ class Reconciler:
         )
 
     async def _report(
-        self, key: Key, wanted: Wanted, replicas: int, drifted: str | None
-    ) -> float | None:
-        """Write the status if it differs; seconds to wait if the difference can wait."""
+        self, key: Key, generation: int, wanted: Wanted, replicas: int, drifted: str | None
+    ) -> Result:
+        """Write the status if it differs. `generation` is the one that the pass has decided on."""
         observed = gather(self._store, key)
         if observed is None or observed.deleting:
-            return None
+            return Result()
+        if observed.generation != generation:  # nothing of this pass answers that wish
+            return Result(again=True)
         situation = _situation(observed, wanted, replicas, drifted, self._lost_nodes())
         previous = observed.deployment.get("status") or {}
         status = summarise(situation, previous, _now())
         if status == previous:
-            return None
+            return Result(requeue_after=wanted.requeue_after)
         told = notices(previous, status)
         moment = asyncio.get_running_loop().time()
         wait = self._status_written.get(key, 0.0) + STATUS_PAUSE_SECONDS - moment
-        if wait > 0 and not told and previous.get("observedGeneration") == observed.generation:
-            return wait
-        if await self._writer.status(key, observed.uid, status):
-            self._status_written[key] = moment
-            for notice in told:
-                self._publish(key, observed.uid, notice.warning, notice.reason, notice.note)
-        return None
+        if wait > 0 and not told and previous.get("observedGeneration") == generation:
+            return Result(requeue_after=wait)
+        if not await self._writer.status(key, observed.uid, status):
+            return Result()
+        self._status_written[key] = moment
+        for notice in told:
+            self._publish(key, observed.uid, notice.warning, notice.reason, notice.note)
+        # A wish that came just before is known by the answer; the watch then tells nothing new.
+        after = gather(self._store, key)
+        changed = after is not None and after.generation != generation
+        return Result(requeue_after=wanted.requeue_after, again=changed)
 
     def _publish(self, key: Key, uid: str, warning: bool, reason: str, note: str) -> None:
         """Events are told in the background: nothing waits for them."""
@@ -287,9 +296,13 @@ def _existing(observed: Observed) -> dict[str, Existing]:
         if "deletionTimestamp" in metadata:
             continue
         name = metadata["name"].removeprefix(f"{observed.key.name}-")
-        text = (metadata.get("annotations") or {}).get(names.ANNOTATION_RECORD, "")
-        found[name] = Existing(name, replica_set, _read_record(text))
+        found[name] = _known(name, replica_set)
     return found
+
+
+def _known(name: str, replica_set: Object) -> Existing:
+    text = (replica_set["metadata"].get("annotations") or {}).get(names.ANNOTATION_RECORD, "")
+    return Existing(name, replica_set, _read_record(text))
 
 
 @lru_cache(maxsize=4096)
