@@ -21,12 +21,12 @@ from llm_operator.cli.console import console, step
 from llm_operator.cluster.local import LocalCluster
 
 ROOT = Path(__file__).parents[1]
-NODES = "t4=130x8"
-"""A GPU for each of the thousand pods, and some to spare."""
+_GPUS_PER_NODE = 8
 
 
 def run(
     parts: Annotated[list[str] | None, typer.Argument(help=f"Some of: {' '.join(PARTS)}.")] = None,
+    many: Annotated[int, typer.Option(help="Objects of the part `scale`.", min=1)] = 1000,
     out: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
 ) -> None:
     """Measure the numbers that the operator promises, on this machine."""
@@ -38,7 +38,7 @@ def run(
     about, to = report.machine(), console(stderr=True)
     to.print("  ".join(f"{key} {value}" for key, value in about.items()))
     local.get_programs(to)
-    figures, complete = _measure(wanted, to)
+    figures, complete = _measure(wanted, many, to)
     console().print(report.table(figures))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     file = out or ROOT / ".bench" / f"{stamp}.json"
@@ -48,13 +48,15 @@ def run(
         raise typer.Exit(1)
 
 
-def _measure(parts: list[str], to: Console) -> tuple[list[report.Figure], bool]:
+def _measure(parts: list[str], many: int, to: Console) -> tuple[list[report.Figure], bool]:
     """The figures of these parts, and whether all of them could be taken."""
+    # A GPU for each pod, and a node to spare: a pod that ends holds its GPU for a while.
+    nodes = f"t4={many // _GPUS_PER_NODE + 2}x{_GPUS_PER_NODE}"
     with tempfile.TemporaryDirectory() as directory:
         state_dir = Path(directory) / "bench"
-        with step(f"starting Kubernetes with simulated nodes {NODES}", to) as tell:
+        with step(f"starting Kubernetes with simulated nodes {nodes}", to) as tell:
             cluster = LocalCluster.start(
-                "bench", nodes=NODES, state_dir=state_dir, die_with=os.getpid(), progress=tell
+                "bench", nodes=nodes, state_dir=state_dir, die_with=os.getpid(), progress=tell
             )
         try:
             local.install_crd(cluster)
@@ -63,6 +65,7 @@ def _measure(parts: list[str], to: Console) -> tuple[list[report.Figure], bool]:
                 "state_dir": str(state_dir),
                 "program": program,
                 "user": installed.user,
+                "many": many,
                 "parts": parts,
             }
             argv = [sys.executable, "-m", "benchmarks.inside", json.dumps(asked)]

@@ -20,7 +20,9 @@ from benchmarks.process import Operator
 from llm_operator.cluster.local import LocalCluster
 
 
-async def measure(state_dir: Path, program: list[str], user: str, parts: list[str]) -> None:
+async def measure(
+    state_dir: Path, program: list[str], user: str, many: int, parts: list[str]
+) -> None:
     """Run these parts, one after another, with one operator."""
     cluster = LocalCluster.connect(state_dir.name, state_dir=state_dir)
     operator = Operator(program, cluster.files.log("operator"))
@@ -28,7 +30,7 @@ async def measure(state_dir: Path, program: list[str], user: str, parts: list[st
         operator.start()
         try:
             await operator.ready(http)
-            bench = Bench(api, http, operator, cluster.audit_log, user, _tell)
+            bench = Bench(api, http, operator, cluster.audit_log, user, many, _tell)
             for part in parts:
                 for figure in await PARTS[part](bench):
                     print(json.dumps(asdict(figure)), flush=True)
@@ -43,7 +45,7 @@ def _tell(word: str) -> None:
 def main() -> None:
     asked = json.loads(sys.argv[1])
     state_dir = Path(asked["state_dir"])
-    asyncio.run(measure(state_dir, asked["program"], asked["user"], asked["parts"]))
+    asyncio.run(measure(state_dir, asked["program"], asked["user"], asked["many"], asked["parts"]))
 
 
 if __name__ == "__main__":

@@ -20,25 +20,35 @@ from llm_operator.cluster.audit import AuditLog, Event
 _CLIENTS = 32
 _BURST = 200
 _ONE_BY_ONE = 200
-_SCALE = 1000
 _REST_S = 30.0
 _SETTLE_S = 5.0
+_QUIET_S = 3.0
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a part works with. `user` is the operator's, as the audit log has it."""
+    """What a part works with. `user` is the operator's, as the audit log has it; `many` is how
+    many objects the part `scale` makes."""
 
     api: Api
     http: aiohttp.ClientSession
     operator: Operator
     audit: AuditLog
     user: str
+    many: int
     tell: Callable[[str], None]
 
     def writes(self, mark: int) -> list[Event]:
         """What the operator has asked for since."""
         return self.audit.writes(mark, user=self.user)
+
+    async def quiet(self) -> int:
+        """Wait until the operator has written nothing for a while; a mark at that moment."""
+        while True:
+            mark = self.audit.mark()
+            await asyncio.sleep(_QUIET_S)
+            if not self.writes(mark):
+                return mark
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ async def burst(bench: Bench) -> list[Figure]:
 async def writes(bench: Bench) -> list[Figure]:
     """What one creation to Ready costs the API server, by its own audit log."""
     bench.tell("one LLMDeployment to Ready, counting writes")
-    mark = bench.audit.mark()
+    mark = await bench.quiet()
     async with watching(bench.api, objects.LLM, is_ready, "application/json") as seen:
         await bench.api.request("POST", objects.LLM, OURS.make("counted", 0, 1))
         await seen.until(bool, 120)
@@ -118,25 +128,25 @@ async def writes(bench: Bench) -> list[Figure]:
 
 
 async def scale(bench: Bench) -> list[Figure]:
-    """A thousand at once with a pod each; then memory, rest, and a restart."""
+    """Many at once with a pod each; then memory, rest, and a restart. Promised for a thousand."""
     plain = await _at_once(bench, PLAIN)
     await _remove_all(bench, PLAIN)
     ours = await _at_once(bench, OURS)
     figures = [
-        _scale_figure(PLAIN, "ReplicaSets", plain["ReplicaSets"]),
-        _scale_figure(PLAIN, "status complete", plain["status"]),
-        _scale_figure(OURS, "ReplicaSets", ours["ReplicaSets"], 20),
-        _scale_figure(OURS, "children and status complete", ours["status"], 75),
+        _scale_figure(bench, PLAIN, "ReplicaSets", plain["ReplicaSets"]),
+        _scale_figure(bench, PLAIN, "status complete", plain["status"]),
+        _scale_figure(bench, OURS, "ReplicaSets", ours["ReplicaSets"], 20),
+        _scale_figure(bench, OURS, "children and status complete", ours["status"], 75),
         Figure(
             "scale",
             "children and status, ratio to Deployments",
             ours["status"] / plain["status"],
             "x",
         ),
-        _scale_figure(OURS, "all Ready", ours["Ready"]),
-        _scale_figure(PLAIN, "all available", plain["Ready"]),
+        _scale_figure(bench, OURS, "all Ready", ours["Ready"]),
+        _scale_figure(bench, PLAIN, "all available", plain["Ready"]),
     ]
-    await asyncio.sleep(_SETTLE_S)
+    await bench.quiet()
     figures += _memory(bench, "all Ready")
     figures.append(await _at_rest(bench))
     figures += await _restarted(bench)
@@ -165,9 +175,9 @@ def is_reported(found: Object) -> bool:
 
 async def _at_once(bench: Bench, kind: Kind) -> dict[str, float]:
     """Seconds from the first create until all are so far."""
-    bench.tell(f"{_SCALE} {kind.title}s at once, with a pod each")
+    bench.tell(f"{bench.many} {kind.title}s at once, with a pod each")
     done = is_ready if kind is OURS else _is_available
-    services = _SCALE if kind is OURS else 0
+    services = bench.many if kind is OURS else 0
     async with (
         watching(bench.api, objects.REPLICA_SETS) as replica_sets,
         watching(bench.api, objects.SERVICES) as others,
@@ -175,11 +185,11 @@ async def _at_once(bench: Bench, kind: Kind) -> dict[str, float]:
         watching(bench.api, kind.path, done, "application/json") as ready,
     ):
         started = time.monotonic()
-        await _create(bench, kind, "scale", _SCALE, 1)
-        await replica_sets.until(lambda at: len(at) >= _SCALE, 600)
-        await reported.until(lambda at: len(at) >= _SCALE, 600)
+        await _create(bench, kind, "scale", bench.many, 1)
+        await replica_sets.until(lambda at: len(at) >= bench.many, 600)
+        await reported.until(lambda at: len(at) >= bench.many, 600)
         await others.until(lambda at: len(at) >= services, 600)
-        await ready.until(lambda at: len(at) >= _SCALE, 900)
+        await ready.until(lambda at: len(at) >= bench.many, 900)
         complete = [*reported.at.values(), *others.at.values()]
         return {
             "ReplicaSets": max(replica_sets.at.values()) - started,
@@ -188,8 +198,10 @@ async def _at_once(bench: Bench, kind: Kind) -> dict[str, float]:
         }
 
 
-def _scale_figure(kind: Kind, what: str, value: float, target: float | None = None) -> Figure:
-    return Figure("scale", f"{_SCALE} {kind.title}s: {what}", value, "s", target)
+def _scale_figure(
+    bench: Bench, kind: Kind, what: str, value: float, target: float | None = None
+) -> Figure:
+    return Figure("scale", f"{bench.many} {kind.title}s: {what}", value, "s", target)
 
 
 def _memory(bench: Bench, when: str) -> list[Figure]:
@@ -213,7 +225,7 @@ async def _restarted(bench: Bench) -> list[Figure]:
     mark = bench.audit.mark()
     started = bench.operator.start()
     ready = await bench.operator.ready(bench.http) - started
-    looked = await bench.operator.passes(bench.http, _SCALE) - started
+    looked = await bench.operator.passes(bench.http, bench.many) - started
     await asyncio.sleep(_SETTLE_S)
     note = f"everything listed after {ready:.1f} s"
     return [
