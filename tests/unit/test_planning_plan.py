@@ -328,3 +328,21 @@ def test_the_catalogue_reads_branches_that_say_what_they_are() -> None:
     assert catalogued("TheBloke/Llama-2-7B-GPTQ", "something-else") is None
     assert catalogued("nobody/knows-it") is None
     assert catalogued(LLAMA_8B.upper(), "some-branch") is not None
+
+
+def test_the_warm_up_must_fit_too() -> None:
+    """The engine fills one prefill batch with requests of full length before it serves."""
+    small = {"limits": {"maxInputTokens": 1024, "maxTotalTokens": 2048}}
+    unset = planned(LLAMA_8B, offer(L4, 1), **small, quantization={"method": "none"})
+    assert unset.fits
+    assert 16384 < unset.kv_cache_tokens < 32768
+    large = {"runtime": {"maxBatchPrefillTokens": 16384}}
+    told = planned(LLAMA_8B, offer(L4, 1), **small, **large, quantization={"method": "none"})
+    assert not told.fits
+    assert "KV cache of 32,768 tokens" in told.message
+
+
+def test_a_refusal_does_not_depend_on_the_order_of_nodes_either() -> None:
+    alike = [offer(A100, 1), offer("NVIDIA-A100-80GB-PCIe", 1)]
+    asked, big = wish(LLAMA_405B), model(LLAMA_405B)
+    assert plan(asked, big, alike, TGI) == plan(asked, big, alike[::-1], TGI)

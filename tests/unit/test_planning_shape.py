@@ -270,3 +270,12 @@ def test_mixtures_have_dense_layers_where_their_config_says_so() -> None:
     every_second = shape({**qwen, "mlp_only_layers": [], "decoder_sparse_step": 2}).moe
     assert every_second is not None
     assert every_second.dense_layers == (0, 2)
+
+
+def test_a_head_whose_vocabulary_does_not_divide_is_whole_on_every_gpu() -> None:
+    odd = weights(shape({**LLAMA_8B, "vocab_size": 49155}), NONE)
+    even = weights(shape({**LLAMA_8B, "vocab_size": 49156}), NONE)
+    assert odd is not None
+    assert even is not None
+    assert odd.per_gpu(1) == odd.total
+    assert odd.per_gpu(2) - even.per_gpu(2) == pytest.approx(49155 * 4096, rel=0.001)

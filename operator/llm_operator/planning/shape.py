@@ -247,13 +247,18 @@ def _plain(shape: ModelShape, biased: bool = True) -> ModelShape:
     return replace(shape, traits=traits)
 
 
+def _phi3(shape: ModelShape, fields: Config) -> ModelShape:
+    return replace(shape, traits=replace(shape.traits, fused=True))
+
+
 def _phi(shape: ModelShape, fields: Config) -> ModelShape:
     plain = _plain(shape)
     return replace(plain, traits=replace(plain.traits, layer_norms=1, head_bias=True))
 
 
 def _neox(shape: ModelShape, fields: Config) -> ModelShape:
-    return _plain(shape)
+    plain = _plain(shape)
+    return replace(plain, traits=replace(plain.traits, fused=True))
 
 
 def _bloom(shape: ModelShape, fields: Config) -> ModelShape:
@@ -263,7 +268,7 @@ def _bloom(shape: ModelShape, fields: Config) -> ModelShape:
         tied_embeddings=True,
         intermediate_size=4 * shape.hidden_size,
         kv_heads=shape.heads,
-        traits=replace(plain.traits, embedding_norm=True),
+        traits=replace(plain.traits, fused=True, embedding_norm=True),
         options={"alibi": True},
     )
 
@@ -282,7 +287,7 @@ def _falcon(shape: ModelShape, fields: Config) -> ModelShape:
         kv_heads=kv_heads,
         tied_embeddings=True,
         intermediate_size=_count(fields, "ffn_hidden_size", 4 * shape.hidden_size),
-        traits=replace(plain.traits, layer_norms=norms, extra_head=True),
+        traits=replace(plain.traits, fused=True, layer_norms=norms, extra_head=True),
         options={"alibi": True} if fields.get("alibi") else {},
     )
 
@@ -302,7 +307,7 @@ FAMILIES: Final[Mapping[str, _Family]] = {
     "llama": _Family(),
     "mistral": _Family(),
     "granite": _Family(),
-    "phi3": _Family(),
+    "phi3": _Family({}, _phi3),
     "qwen2": _Family({"use_sliding_window": False}, _qwen2),
     "qwen2_vl": _Family({"use_sliding_window": False}, _qwen2),
     "qwen2_5_vl": _Family({"use_sliding_window": False}, _qwen2),

@@ -93,10 +93,13 @@ def _blocks(shape: ModelShape) -> Iterator[Tensor]:
 def _attention(shape: ModelShape, layers: tuple[int, ...]) -> Iterator[Tensor]:
     h, d, t = shape.hidden_size, shape.head_dim, shape.traits
     q, kv = shape.heads * d, shape.kv_heads * d
-    shared = shape.kv_heads > 1  # one KV head cannot be divided: every GPU keeps it
-    yield Tensor("self_attn.q_proj", q, h, layers=layers, linear=True)
-    for name in ("self_attn.k_proj", "self_attn.v_proj"):
-        yield Tensor(name, kv, h, layers=layers, linear=True, split=shared)
+    if t.fused:
+        yield Tensor("self_attn.qkv_proj", q + 2 * kv, h, layers=layers, linear=True)
+    else:
+        shared = shape.kv_heads > 1  # one KV head cannot be divided: every GPU keeps it
+        yield Tensor("self_attn.q_proj", q, h, layers=layers, linear=True)
+        for name in ("self_attn.k_proj", "self_attn.v_proj"):
+            yield Tensor(name, kv, h, layers=layers, linear=True, split=shared)
     yield Tensor("self_attn.o_proj", h, q, layers=layers, linear=True)
     if t.qkv_bias:
         yield Tensor("self_attn.qkv.bias", q + 2 * kv, layers=layers, split=False)
@@ -133,9 +136,11 @@ def _mlp(
 ) -> Iterator[Tensor]:
     """Gated (gate, up, down) or plain (up, down) feed-forward block."""
     h, t = shape.hidden_size, shape.traits
-    if t.gated_mlp:
-        yield Tensor(f"{module}.gate_proj", size, h, copies, layers, linear=True)
-    yield Tensor(f"{module}.up_proj", size, h, copies, layers, linear=True)
+    if t.gated_mlp and t.fused:
+        yield Tensor(f"{module}.gate_up_proj", 2 * size, h, copies, layers, linear=True)
+    else:
+        for name in ("gate_proj", "up_proj") if t.gated_mlp else ("up_proj",):
+            yield Tensor(f"{module}.{name}", size, h, copies, layers, linear=True)
     yield Tensor(f"{module}.down_proj", h, size, copies, layers, linear=True)
     if t.mlp_bias:
         ups = 2 if t.gated_mlp else 1

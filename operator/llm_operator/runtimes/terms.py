@@ -40,13 +40,15 @@ class Mla:
 class Traits:
     """How a family's decoder layer differs from Llama's, in what it stores.
 
-    `layer_norms` counts norms of hidden size per layer; `norm_bias` gives each (and the last) a
-    bias too. `extra_head` = the files keep a copy of a tied output head, `nextn_layers` =
-    multi-token-prediction layers at the end. `tower_parameters` = vision tower and projector;
-    None where there is one without a formula, so that only file sizes tell the bytes.
+    `fused`: query, key and value (gate and up, too) are stored as one matrix. `layer_norms` counts
+    norms of hidden size per layer; `norm_bias` gives each (and the last) a bias too. `extra_head` =
+    the files keep a copy of a tied output head, `nextn_layers` = multi-token-prediction layers at
+    the end. `tower_parameters` = vision tower and projector; None where there is one without a
+    formula, so that only file sizes tell the bytes.
     """
 
     gated_mlp: bool = True
+    fused: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
