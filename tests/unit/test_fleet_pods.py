@@ -268,6 +268,14 @@ async def test_a_command_that_the_image_does_not_have_cannot_start() -> None:
         assert it.program.specs == []
 
 
+async def test_a_command_s_own_words_come_before_the_arguments() -> None:
+    async with world() as it:
+        env = [{"name": "MODEL", "value": "org/model"}]
+        it.run(pod({"command": ["/run", "--id=$(MODEL)"], "args": ["--n=1"], "env": env}))
+        await asyncio.sleep(1)
+        assert it.program.specs[0].args == ("--id=org/model", "--n=1")
+
+
 async def test_a_card_belongs_to_one_pod_until_its_last_container_has_ended() -> None:
     async with world() as it:
         it.program.term_after = 5.0

@@ -14,21 +14,20 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 
 from .api import ApiError, Object
 from .backoff import Backoff
 from .container import ContainerSpec, Exit, Gpu, Process
-from .environment import ConfigError, expand, references, resolve_environment
+from .environment import ConfigError
 from .images import image_id
-from .machine import Machine
-from .probes import Probe, http_get, run_probe
-from .quantity import parse_quantity
-from .runtime import ImageLike, Runtime
+from .preparation import Owner, StartError, check_command, prepare
+from .prober import Listener, Prober
+from .probes import Probe, http_get
+from .runtime import ImageLike
 from .status import ContainerView, Running, State, Terminated, Waiting
-from .volumes import container_volumes, shm_bytes
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +42,6 @@ MESSAGE_BYTES, MESSAGE_LINES = 2048, 80
 
 class Stopped(Exception):
     """The container is to end while it is not running."""
-
-
-class Owner(Protocol):
-    """The pod as its containers see it."""
-
-    pod: Object
-    ip: str
-    machine: Machine
-    runtime: Runtime
-    claims: dict[str, Object]
-    faults: dict[str, str]
-
-    def changed(self) -> None:
-        """A container's view is another one now."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +68,20 @@ class ContainerRunner:
         self._state: State = past.last if past.last and not init else Waiting("ContainerCreating")
         self._last = past.last
         self._restarts = past.restarts
-        self._started = self._ready = False
         self._container_id = ""
         self._process: Process | None = None
         self._previous: Process | None = None
-        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._prober = Prober(
+            {} if init else spec,
+            self._check,
+            Listener(owner.changed, self._condemn, self._complain),
+        )
         self._stopping = asyncio.Event()
         self._leaving = asyncio.Event()
         self._deadline = float("inf")
         self._floor = 0.0
         self._timer: asyncio.Timeout | None = None
         self._condemned = False
-        self._running_since = 0.0
 
     @property
     def name(self) -> str:
@@ -115,8 +102,8 @@ class ContainerRunner:
             self._state,
             self._last,
             self._restarts,
-            self._started,
-            self._ready,
+            self._prober.started,
+            self._prober.ready,
             self._container_id,
             image_id(image) if self._container_id else "",
         )
@@ -243,41 +230,13 @@ class ContainerRunner:
         """The container with its references resolved, once they can be."""
         while True:
             try:
-                return await self._resolve(image)
+                return await prepare(self.spec, self._owner, self._gpus, image)
             except ConfigError as error:
                 self._set(Waiting("CreateContainerConfigError", str(error)))
                 self._event("Failed", f"Error: {error}", "Warning")
             except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 log.warning("container %s: %s", self.name, error)
             await asyncio.sleep(self._owner.runtime.settings.retry)
-
-    async def _resolve(self, image: ImageLike) -> ContainerSpec:
-        owner, spec = self._owner, self.spec
-        pod_security = owner.pod["spec"].get("securityContext") or {}
-        security = pod_security | (spec.get("securityContext") or {})
-        user = security.get("runAsUser")
-        if security.get("runAsNonRoot") and (image.user if user is None else user) == 0:
-            raise ConfigError("container has runAsNonRoot and image will run as root")
-        sources = await owner.runtime.sources(list(references(spec)), owner.pod)
-        env = resolve_environment(spec, owner.pod, owner.ip, owner.machine.addresses.host, sources)
-        volumes = container_volumes(spec, owner.pod, owner.claims)
-        limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory")
-        memory = parse_quantity(limit) if limit is not None else None
-        return ContainerSpec(
-            image=spec["image"],
-            args=tuple(expand(each, env) for each in spec.get("args") or ()),
-            env=env,
-            ip=owner.ip,
-            pod_name=owner.pod["metadata"]["name"],
-            gpus=self._gpus,
-            volumes=volumes,
-            shm_bytes=shm_bytes(volumes, memory, owner.machine.memory_bytes),
-            memory_limit_bytes=memory,
-            read_only_root=bool(security.get("readOnlyRootFilesystem")),
-            run_as_user=user,
-            working_dir=spec.get("workingDir"),
-            faults=owner.faults,
-        )
 
     # -- alive -----------------------------------------------------------------------------------
 
@@ -287,10 +246,6 @@ class ContainerRunner:
             self._restarts += 1
         self._container_id = f"fleet://{secrets.token_hex(32)}"
         began = self._owner.runtime.now()
-        if (command := self.spec.get("command")) and command[0] not in image.commands:
-            problem = f'exec: "{command[0]}": executable file not found in $PATH'
-            self._ended(Exit(128, problem), began, reason="StartError")
-            return
         self._condemned = False
         if not self._stopping.is_set():
             self._leaving.clear()
@@ -299,29 +254,30 @@ class ContainerRunner:
         running: asyncio.Task[Exit] | None = None
         leaving = asyncio.create_task(self._leaving.wait())
         try:
+            check_command(self.spec, image)
             self._previous, self._process = self._process, image.program.start(spec)
             running = asyncio.create_task(self._process.run())
             self._set(Running(began))
             self._event("Started", "Container started")
-            self._begin_probes()
+            self._prober.begin()
             await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 await self._shut_down(self._process, running)
             self._ended(Exit(137) if running.cancelled() else running.result(), began)
+        except StartError as error:
+            self._ended(Exit(128, str(error)), began, reason="StartError")
         except Exception as error:
             log.exception("container %s", self.name)
             self._ended(Exit(1, "".join(traceback.format_exception(error))), began)
         finally:
-            for task in filter(None, (running, leaving, *self._probes.values())):
+            self._prober.end()
+            for task in filter(None, (running, leaving)):
                 task.cancel()
-            self._probes.clear()
 
     async def _shut_down(self, process: Process, running: asyncio.Task[Exit]) -> None:
         """preStop, SIGTERM, SIGKILL, within the grace period; it covers the hook too."""
         loop = asyncio.get_running_loop()
-        for kind in ("startup", "liveness"):
-            if task := self._probes.pop(kind, None):
-                task.cancel()
+        self._prober.spare()
         self._event("Killing", f"Stopping container {self.name}")
         hook = (self.spec.get("lifecycle") or {}).get("preStop")
         if hook and self._deadline > loop.time():
@@ -367,58 +323,25 @@ class ContainerRunner:
             message = end.log_tail
         elif end.code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
             message = log_tail(end.log_tail)
-        self._started = self._ready = False
+        self._prober.end()
         now = self._owner.runtime.now()
         self._set(Terminated(end.code, reason, message, began, now, self._container_id))
 
     # -- probes ----------------------------------------------------------------------------------
 
-    def _begin_probes(self) -> None:
-        self._running_since = asyncio.get_running_loop().time()
-        if not self._probe("startup"):
-            self._has_started()
+    async def _check(self, probe: Probe) -> str | None:
+        return await self._owner.runtime.check(probe, self.spec, self._owner.ip)
 
-    def _has_started(self) -> None:
-        self._started = True
-        self._probe("liveness")
-        self._ready = not self._probe("readiness")
-        self._owner.changed()
+    def _complain(self, kind: str, complaint: str) -> None:
+        self._event("Unhealthy", f"{kind.capitalize()} probe failed: {complaint}", "Warning")
 
-    def _probe(self, kind: str) -> bool:
-        """Begin to probe; False where the container has no such probe."""
-        probe = None if self._init else Probe.of(self.spec, kind)
-        if probe is None:
-            return False
-
-        def on_failure(complaint: str) -> None:
-            self._event("Unhealthy", f"{kind.capitalize()} probe failed: {complaint}", "Warning")
-
-        self._probes[kind] = asyncio.create_task(
-            run_probe(
-                probe,
-                self._running_since,
-                lambda: self._owner.runtime.check(probe, self.spec, self._owner.ip),
-                lambda success: self._judge(probe, success),
-                on_failure,
-            )
+    def _condemn(self, probe: Probe) -> None:
+        self._condemned = True
+        self._event(
+            "Killing", f"Container {self.name} failed {probe.kind} probe, will be restarted"
         )
-        return True
-
-    def _judge(self, probe: Probe, success: bool) -> None:
-        if probe.kind == "readiness":
-            if self._ready != success:
-                self._ready = success
-                self._owner.changed()
-        elif not success:
-            self._condemned = True
-            self._event(
-                "Killing", f"Container {self.name} failed {probe.kind} probe, will be restarted"
-            )
-            pod_grace = self._owner.pod["spec"].get("terminationGracePeriodSeconds", 30)
-            self._leave(pod_grace if probe.grace is None else probe.grace)
-        elif probe.kind == "startup":
-            self._probes.pop("startup").cancel()
-            self._has_started()
+        pod_grace = self._owner.pod["spec"].get("terminationGracePeriodSeconds", 30)
+        self._leave(pod_grace if probe.grace is None else probe.grace)
 
     # -- telling ---------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
 STALL_SECONDS = 0.5
 """A failure that took so much longer than its time-out is the fleet's own: it had stood still."""
 
