@@ -228,6 +228,25 @@ async def test_a_pass_that_fails_is_repeated_with_patience(api: FakeApi) -> None
         assert all(b > a for a, b in zip(waits, waits[2:], strict=False))
 
 
+async def test_after_a_success_patience_starts_anew(api: FakeApi) -> None:
+    api.put(root())
+    count = 0
+
+    def reconcile(_: Key) -> Result:
+        nonlocal count
+        count += 1
+        if count != 8:
+            raise RuntimeError("a defect")
+        return Result(requeue_after=1000)
+
+    async with running(api, reconcile) as loop:
+        await asyncio.sleep(60)
+        assert count == 8
+        loop.queue.add(LLAMA)
+        await asyncio.sleep(0.1)
+        assert count >= 10
+
+
 async def test_the_servers_wish_for_a_pause_is_respected(api: FakeApi) -> None:
     api.put(root())
     times: list[float] = []

@@ -271,6 +271,19 @@ async def test_a_deleted_replica_set_comes_back_as_the_same_revision(world: Worl
         assert after["spec"] == before["spec"]
 
 
+async def test_a_revision_lost_from_sight_is_found_before_another_is_made(world: World) -> None:
+    """Its labels were edited, and a newer operator would plan it otherwise."""
+    async with world.operator():
+        world.want()
+        await world.serve()
+        before = world.api.one("ReplicaSet")
+    world.api.edit("ReplicaSet", before["metadata"]["name"], _unlabel)
+    world.wishes.defaults = Defaults(version="3.3.5")
+    async with world.operator():
+        await world.serve()
+        assert essence(world.api.one("ReplicaSet")) == essence(before)
+
+
 async def test_an_edited_template_that_cannot_be_told_is_named_and_left_alone(
     world: World,
 ) -> None:
@@ -419,6 +432,24 @@ async def test_a_child_that_the_api_server_refuses_is_told_and_tried_again(
         await world.settle(CONFLICT_RETRY_SECONDS)
         await world.serve()
         assert world.condition() == ("True", "Ready")
+
+
+@pytest.mark.parametrize("code", [0, 409, 429, 500, 503])
+async def test_trouble_that_passes_is_not_told_and_soon_over(world: World, code: int) -> None:
+    left = 3
+
+    def before(verb: str, kind: str, _: str) -> None:
+        nonlocal left
+        if (verb, kind) == ("create", "ReplicaSet") and left > 0:
+            left -= 1
+            raise ApiError(code, "Busy", "later")
+
+    world.api.before = before
+    async with world.operator():
+        world.want()
+        await world.settle(1)
+        assert len(replica_sets(world)) == 1
+        assert world.condition("Stalled") == ("", "")
 
 
 # races
