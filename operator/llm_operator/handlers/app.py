@@ -53,6 +53,8 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
     try:
         listing = asyncio.create_task(loop.first_listing())
         await asyncio.wait({listing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if listing.done():
+            listing.result()  # what no repetition can help is the end, not an empty store
         listing.cancel()
         if not stop.is_set():
             # kopf looks only once which kinds there are, hence after they could be listed.
