@@ -28,6 +28,9 @@ TYPICAL: Final = {
 }
 """The usual form of a checkpoint quantized beforehand: what a model needs if there is one."""
 
+LONGEST_NAME: Final = 40
+"""Characters of a method's name that are repeated to people."""
+
 _FLOAT8: Final = ("fp8", "fbgemm_fp8")
 
 
@@ -36,8 +39,8 @@ def checkpoint_quantization(config: Mapping[str, Any]) -> Quantization:
     raw = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(raw, Mapping) or not raw:
         return NONE
-    detail = dict(raw)
-    method = str(raw.get("quant_method") or "unnamed").lower()
+    detail = _sensible(raw)
+    method = str(raw.get("quant_method") or "unnamed").lower()[:LONGEST_NAME]
     if method in ("compressed-tensors", "compressed_tensors"):
         return _compressed_tensors(detail)
     if method == "bitsandbytes":
@@ -52,32 +55,46 @@ def checkpoint_quantization(config: Mapping[str, Any]) -> Quantization:
         method = "marlin"
     return Quantization(
         method,
-        _number(raw.get("bits", raw.get("w_bit")), default=4),
-        group_size=_group(raw.get("group_size", raw.get("q_group_size"))),
+        bits_of(raw.get("bits", raw.get("w_bit")), default=4),
+        group_size=group_of(raw.get("group_size", raw.get("q_group_size"))),
         desc_act=bool(raw.get("desc_act", False)),
         symmetric=bool(raw.get("sym", not raw.get("zero_point", False))),
         detail=detail,
     )
 
 
-def _number(value: object, default: int) -> float:
-    return value if isinstance(value, int | float) and value > 0 else default
+def _sensible(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint's own words; a block that is no pair of sizes is left out for good."""
+    detail = dict(raw)
+    block = detail.pop("weight_block_size", None)
+    sizes = [group_of(one) for one in block] if isinstance(block, list | tuple) else []
+    if len(sizes) == 2 and all(sizes):
+        detail["weight_block_size"] = sizes
+    return detail
 
 
-def _group(value: object) -> int | None:
-    """-1, 0 and null all mean one group per row."""
-    return value if isinstance(value, int) and value > 0 else None
+def bits_of(value: object, default: int) -> float:
+    """A number of bits that makes sense, else the default."""
+    sensible = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 64
+    return value if sensible else default  # type: ignore[return-value]
+
+
+def group_of(value: object) -> int | None:
+    """A group size; -1, 0, null and nonsense all mean one group per row."""
+    sensible = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return value if sensible else None  # type: ignore[return-value]
 
 
 def _compressed_tensors(detail: dict[str, Any]) -> Quantization:
     """The first group of the scheme speaks for the model: the others only name other modules."""
     groups = detail.get("config_groups")
-    first: object = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
-    weights = (first.get("weights") if isinstance(first, dict) else None) or {}
+    first: object = next(iter(groups.values()), None) if isinstance(groups, dict) else None
+    found: object = first.get("weights") if isinstance(first, dict) else None
+    weights = found if isinstance(found, dict) else {}
     return Quantization(
         "compressed-tensors",
-        _number(weights.get("num_bits"), default=8),
-        group_size=_group(weights.get("group_size")),
+        bits_of(weights.get("num_bits"), default=8),
+        group_size=group_of(weights.get("group_size")),
         symmetric=bool(weights.get("symmetric", True)),
         detail=detail,
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from llm_operator.planning.quantization import LONGEST_NAME
 from llm_operator.planning.towers import tower_parameters
 from llm_operator.runtimes.terms import Mla, ModelShape, Moe, Traits
 
@@ -48,6 +49,11 @@ ALIASES: Final = {
 }
 """Older spellings -> the names used here."""
 
+LARGEST: Final = 100_000_000
+"""A configuration comes from strangers: beyond this no dimension is believed."""
+
+MOST_LAYERS: Final = 1_000
+
 TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config")
 """Where multimodal wrappers keep the language model's fields."""
 
@@ -58,7 +64,7 @@ def shape_of(config: Config) -> ModelShape | SizeUnknown:
     In a multimodal wrapper the language model's fields count; the wrapper's own type stays the
     `model_type`, because the engine goes by it.
     """
-    outer = str(config.get("model_type") or "")
+    outer = str(config.get("model_type") or "")[:LONGEST_NAME]
     inner = next((config[key] for key in TEXT_CONFIGS if isinstance(config.get(key), dict)), None)
     if inner is None:
         text: Config = config
@@ -66,7 +72,8 @@ def shape_of(config: Config) -> ModelShape | SizeUnknown:
     else:
         top = {key: config[key] for key in ("torch_dtype", "dtype") if key in config}
         text = {**top, **inner}
-        family_name = str(inner.get("model_type") or WRAPPED_DEFAULT.get(outer, ""))
+        named = str(inner.get("model_type") or WRAPPED_DEFAULT.get(outer, ""))
+        family_name = named[:LONGEST_NAME]
     family = FAMILIES.get(family_name)
     if family is None:
         return SizeUnknown(
@@ -93,9 +100,14 @@ def _normalised(config: Config) -> dict[str, Any]:
 
 def _count(fields: Config, name: str, default: int | None = None) -> int:
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
         raise _MissingField(name)
     return value
+
+
+def _count_or_zero(fields: Config, name: str) -> int:
+    """A count that may be 0 or absent."""
+    return _optional(fields, name) or 0
 
 
 def _optional(fields: Config, name: str) -> int | None:
@@ -107,6 +119,8 @@ def _llama_like(family: str, fields: Config) -> ModelShape:
     """The shape of a Llama with these fields, from which every family departs."""
     hidden = _count(fields, "hidden_size")
     layers = _count(fields, "num_hidden_layers")
+    if layers > MOST_LAYERS:
+        raise _MissingField("num_hidden_layers")
     heads = _count(fields, "num_attention_heads")
     bias = bool(fields.get("attention_bias", False))
     return ModelShape(
@@ -153,7 +167,8 @@ def _qwen3(shape: ModelShape, fields: Config) -> ModelShape:
 def _sparse(shape: ModelShape, fields: Config) -> tuple[int, ...]:
     """Layers with a plain MLP among mixture-of-experts ones (Qwen's two fields)."""
     step = _count(fields, "decoder_sparse_step", 1)
-    plain = fields.get("mlp_only_layers") or []
+    named = fields.get("mlp_only_layers")
+    plain = named if isinstance(named, list) else []
     return tuple(n for n in range(shape.layers) if n in plain or (n + 1) % step)
 
 
@@ -223,13 +238,13 @@ def _deepseek(shape: ModelShape, fields: Config) -> ModelShape:
         experts=_count(fields, "n_routed_experts"),
         intermediate_size=expert,
         experts_per_token=_count(fields, "num_experts_per_tok", 8),
-        shared_intermediate_size=expert * int(fields.get("n_shared_experts") or 0),
-        first_dense=int(fields.get("first_k_dense_replace") or 0),
+        shared_intermediate_size=expert * _count_or_zero(fields, "n_shared_experts"),
+        first_dense=min(_count_or_zero(fields, "first_k_dense_replace"), shape.layers),
     )
     traits = replace(
         shape.traits,
         router_bias=fields.get("topk_method") == "noaux_tc",
-        nextn_layers=int(fields.get("num_nextn_predict_layers") or 0),
+        nextn_layers=min(_count_or_zero(fields, "num_nextn_predict_layers"), MOST_LAYERS),
     )
     return replace(shape, head_dim=nope + rope, mla=mla, moe=moe, traits=traits)
 
@@ -280,7 +295,7 @@ def _falcon(shape: ModelShape, fields: Config) -> ModelShape:
     else:
         kv_heads = 1 if fields.get("multi_query", True) else shape.heads
     parallel = bool(fields.get("parallel_attn", True))
-    norms = int(fields.get("num_ln_in_parallel_attn") or (2 if new else 1)) if parallel else 2
+    norms = (_optional(fields, "num_ln_in_parallel_attn") or (2 if new else 1)) if parallel else 2
     plain = _plain(shape, biased=bool(fields.get("bias", False)))
     return replace(
         plain,

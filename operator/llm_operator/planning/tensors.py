@@ -82,8 +82,9 @@ def _blocks(shape: ModelShape) -> Iterator[Tensor]:
     if shape.moe is None:
         yield from _mlp(shape, "mlp", shape.intermediate_size, layers)
         return
-    dense = tuple(n for n in layers if n < shape.moe.first_dense or n in shape.moe.dense_layers)
-    sparse = tuple(n for n in layers if n not in dense)
+    plain = {*range(shape.moe.first_dense), *shape.moe.dense_layers}
+    dense = tuple(n for n in layers if n in plain)
+    sparse = tuple(n for n in layers if n not in plain)
     if dense:
         yield from _mlp(shape, "mlp", shape.intermediate_size, dense)
     if sparse:

@@ -25,6 +25,9 @@ SIGLIP: Final = {
 }
 """SigLIP so400m as Gemma 3 uses it; a vision_config overrides single fields."""
 
+LARGEST: Final = 1_000_000
+"""Beyond this no dimension of a tower is believed."""
+
 OTHER_MODALITIES: Final = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")
 
 
@@ -41,10 +44,10 @@ def tower_parameters(family: str, shape: ModelShape, config: Mapping[str, Any]) 
 
 def _siglip(vision: Mapping[str, Any], text_hidden: int) -> int | None:
     """Patch and position embedding, encoder, last norm, and Gemma's projector with its norm."""
-    try:
-        h, inner, layers, patch, image, channels = (int(vision[key]) for key in SIGLIP)
-    except (TypeError, ValueError):
+    dimensions: list[int] = [vision[key] for key in SIGLIP]
+    if not all(isinstance(one, int) and 0 < one < LARGEST for one in dimensions):
         return None
+    h, inner, layers, patch, image, channels = dimensions
     attention = 4 * (h * h + h)
     mlp = 2 * h * inner + inner + h
     encoder = layers * (attention + mlp + 2 * 2 * h)

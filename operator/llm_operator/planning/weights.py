@@ -8,12 +8,13 @@ published checkpoint sizes (tests/data/published_sizes.json).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from llm_operator.planning.kept import Kept
+from llm_operator.planning.quantization import bits_of
 from llm_operator.planning.tensors import Tensor, tensors
 from llm_operator.runtimes.terms import NONE, Bytes, ModelShape, Quantization
 
@@ -70,58 +71,36 @@ def weights(
         return None
     unit = DTYPE_BYTES.get(dtype or shape.dtype, 2)
     sums = {"split": 0, "whole": 0, "head": 0}
-    largest = 0
+    largest, kept = 0, Kept(quantization.detail)
     for tensor in tensors(shape):
         if tensor.module == "lm_head" and shape.tied_embeddings and quantization != NONE:
             continue  # quantized files keep no copy of a tied head
         kind = "head" if tensor.module == "lm_head" else "split" if tensor.split else "whole"
-        sums[kind] += _bytes(tensor, shape, quantization, unit)
+        sums[kind] += _bytes(tensor, shape, quantization, unit, kept)
         if tensor.linear:
             largest = max(largest, 2 * tensor.outputs * tensor.inputs)
     return Weights(**sums, vocabulary=shape.vocab_size, largest_linear=largest)
 
 
-def _bytes(tensor: Tensor, shape: ModelShape, q: Quantization, unit: int) -> Bytes:
+def _bytes(tensor: Tensor, shape: ModelShape, q: Quantization, unit: int, kept: Kept) -> Bytes:
     plain = tensor.parameters * unit
     if tensor.module == "lm_head" and q.method == "exl2":
-        head_bits = q.detail.get("head_bits", 6)
-        return round(tensor.parameters * float(str(head_bits)) / 8)
+        return round(tensor.parameters * bits_of(q.detail.get("head_bits"), default=6) / 8)
     if not tensor.linear or q.method == "none":
         return plain
     if q.method == "mxfp4":
         expert = ".experts." in tensor.module
         return round(tensor.parameters * MXFP4_BITS / 8) if expert else plain
-    patterns = _patterns(q.detail)
-    kept = sum(_kept(tensor.module, layer, patterns) for layer in tensor.layers) if patterns else 0
+    left = kept.of(tensor.module, tensor.layers)
     one = STORED[q.method](tensor.outputs, tensor.inputs, q)
     if q.method == "gptq" and _has_zero_bias(shape, q):
         one += 2 * tensor.outputs
-    as_stored = one * tensor.copies * (len(tensor.layers) - kept)
-    return as_stored + tensor.copies * kept * tensor.outputs * tensor.inputs * unit
+    as_stored = one * tensor.copies * (len(tensor.layers) - left)
+    return as_stored + tensor.copies * left * tensor.outputs * tensor.inputs * unit
 
 
 def _has_zero_bias(shape: ModelShape, q: Quantization) -> bool:
     return shape.model_type in ZERO_BIAS_TYPES and "checkpoint_format" not in q.detail
-
-
-def _patterns(detail: Mapping[str, object]) -> list[str]:
-    """Names of what the checkpoint left in 16 bit."""
-    named = detail.get("modules_to_not_convert") or detail.get("ignore")
-    return [str(pattern) for pattern in named] if isinstance(named, list | tuple) else []
-
-
-def _kept(module: str, layer: int, patterns: list[str]) -> bool:
-    """Whether one of the patterns names this module of this layer."""
-    name = f"model.layers.{layer}.{module}"
-    return any(_names(pattern, name) for pattern in patterns)
-
-
-def _names(pattern: str, name: str) -> bool:
-    """`re:` patterns as compressed-tensors has them, else a module, its parent or a part of it."""
-    if pattern.startswith("re:"):
-        return re.match(pattern.removeprefix("re:"), name) is not None
-    part = re.escape(pattern).replace(r"\*", ".*")
-    return re.search(rf"(^|\.){part}(\.|$)", name) is not None
 
 
 def _groups(inputs: int, q: Quantization) -> int:
@@ -159,7 +138,7 @@ def _eetq(o: int, i: int, q: Quantization) -> Bytes:
 def _fp8(o: int, i: int, q: Quantization) -> Bytes:
     """Blocks with a 32-bit scale where the config names them, else a scale per output channel."""
     block = q.detail.get("weight_block_size")
-    if isinstance(block, list | tuple) and len(block) == 2:
+    if isinstance(block, list):
         rows, columns = int(block[0]), int(block[1])
         return o * i + 4 * -(-o // rows) * -(-i // columns)
     return o * i + 4 * o
