@@ -8,6 +8,7 @@ from typing import Any
 
 import kopf
 
+from llm_operator.handlers.stateless import NoDiffs, NoProgress
 from llm_operator.kube.resources import WATCHED, Resource
 
 Seen = Callable[[str | None, Mapping[str, Any]], None]
@@ -46,6 +47,9 @@ def settings(resources: tuple[Resource, ...] = WATCHED) -> kopf.OperatorSettings
     """kopf writes nothing and sees only our children; a silent watch is dropped and made anew."""
     configured = kopf.OperatorSettings()
     configured.posting.enabled = False
+    configured.persistence.diffbase_storage = NoDiffs()
+    configured.persistence.progress_storage = NoProgress()
+    configured.networking.trust_env = False
     configured.scanning.disabled = True
     configured.watching.connect_timeout = 10
     configured.watching.server_timeout = 300

@@ -66,6 +66,8 @@ class KubeClient:
         else:
             await load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         configuration.connection_pool_maxsize = 32
+        # Else every request parses ~/.netrc anew. A proxy is named by proxy-url in the kubeconfig.
+        configuration.client_session_kwargs = {"trust_env": False}
         api = ApiClient(configuration=configuration)
         api.user_agent = user_agent or names.FIELD_MANAGER
         return cls(api)
