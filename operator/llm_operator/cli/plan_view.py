@@ -18,7 +18,7 @@ from llm_operator.cli.plan_compare import QUOTED_SPEED, Comparison
 from llm_operator.cli.plan_input import Planned
 from llm_operator.cli.view import memory_bar
 from llm_operator.planning import summary
-from llm_operator.planning.assess import gb
+from llm_operator.planning.assess import gb, requests
 from llm_operator.planning.fit import USABLE_SHARE
 from llm_operator.runtimes.terms import Plan, Rejected
 
@@ -107,8 +107,8 @@ def _arithmetic(plan: Plan) -> list[RenderableType]:
             ("▒", "green"),
             "KV cache",
             free,
-            f"{plan.kv_cache_tokens:,} tokens, {per_token}: {plan.max_concurrent_sequences:,}"
-            f" requests of {plan.max_total_tokens:,} at once",
+            f"{plan.kv_cache_tokens:,} tokens, {per_token}:"
+            f" {requests(plan.max_concurrent_sequences, plan.max_total_tokens)}",
         ),
         (
             ("·", "dim"),

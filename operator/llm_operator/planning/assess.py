@@ -170,6 +170,11 @@ def too_small(one: Share) -> str:
     )
 
 
+def requests(count: int, tokens: int) -> str:
+    """So many requests of full length in words."""
+    return f"{count:,} request{'' if count == 1 else 's'} of {tokens:,} tokens at once"
+
+
 def gb(size: int) -> str:
     """Bytes as decimal GB, the unit of published model sizes."""
     return f"{size / 1e9:.2f} GB" if size < 10e9 else f"{size / 1e9:.1f} GB"

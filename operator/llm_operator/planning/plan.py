@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from llm_operator.planning import kv
-from llm_operator.planning.assess import Assessment, Rules, assess, gb
+from llm_operator.planning.assess import Assessment, Rules, assess, gb, requests
 from llm_operator.planning.fit import Offer, Share
 from llm_operator.planning.methods import methods
 from llm_operator.planning.model import Model
@@ -99,11 +99,11 @@ def _accepted(
     used = best.used
     assert used is not None
     products = _products(wish, model, limits, best, used, offers, rules)
-    requests = wish.max_concurrent_requests or max(DEFAULT_CONCURRENT_REQUESTS, used.sequences)
+    admitted = wish.max_concurrent_requests or max(DEFAULT_CONCURRENT_REQUESTS, used.sequences)
     return replace(
         _figures(wish, model, limits, best, used),
         products=products,
-        max_concurrent_requests=requests,
+        max_concurrent_requests=admitted,
         fits=True,
         message=_why_it_fits(wish, limits, best, used),
     )
@@ -226,8 +226,7 @@ def _why_it_fits(wish: Wish, limits: Limits, one: Assessment, used: Share) -> st
     text = (
         f"{label(one.quantization)} on {n}x {card}: per GPU {gb(used.weight_bytes)} weights +"
         f" {gb(used.overhead_bytes)} overhead of {gb(used.budget_bytes)} usable; KV cache for"
-        f" {used.kv_cache_tokens:,} tokens = {used.sequences:,} at once of"
-        f" {limits.max_total_tokens:,} tokens each."
+        f" {used.kv_cache_tokens:,} tokens: {requests(used.sequences, limits.max_total_tokens)}."
     )
     if used.sequences < wish.sequences and wish.max_concurrent_requests is not None:
         text += (
