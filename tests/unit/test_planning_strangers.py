@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.unit.planning_inputs import A100, TGI, offer, wish
 
 from llm_operator.planning import Model, SizeUnknown, model_of, plan
+from llm_operator.planning.families import FAMILIES
+from llm_operator.planning.fields import MOST_LAYERS
 from llm_operator.planning.kept import Kept
-from llm_operator.planning.shape import FAMILIES, MOST_LAYERS
 
 SANE = {
     "hidden_size": 512,

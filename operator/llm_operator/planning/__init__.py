@@ -4,12 +4,12 @@ Pure: the same wish, model and GPUs give the same plan, with its arithmetic. Ref
 a config.json came from, which nodes exist right now, or how a plan becomes a pod.
 """
 
-from llm_operator.planning.explain import explain, summary
 from llm_operator.planning.fit import Offer
 from llm_operator.planning.model import Model, SizeUnknown, model_of
 from llm_operator.planning.offers import offers_for
 from llm_operator.planning.plan import plan
 from llm_operator.planning.record import plan_from_json, plan_to_json
+from llm_operator.planning.summary import summary
 from llm_operator.planning.wish import Wish, wish_from
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Offer",
     "SizeUnknown",
     "Wish",
-    "explain",
     "model_of",
     "offers_for",
     "plan",
