@@ -140,7 +140,7 @@ def failure(pod: PodFact, lost_nodes: Collection[str] = ()) -> Failure | None:
 
 def unschedulable(pod: str | None, message: str) -> Failure:
     """What the scheduler's message means for a model's pod."""
-    short = message.split(" preemption:")[0].strip().rstrip(".")
+    short = re.split(r" preemption:| no new claims to deallocate", message)[0].strip().rstrip(".,")
     if "persistentvolumeclaim" in message.lower():
         return Failure(pod, Reason.CLAIM_PENDING, f"the volume claim is not ready: {short}")
     if "Insufficient nvidia.com" in message or "/gpu" in message or "node affinity" in message:
