@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.planning_inputs import A100, L4, LLAMA_8B, T4, offer, planned, spec, wish
+from tests.unit.planning_inputs import A100, L4, LLAMA_8B, T4, offer, spec, wish
 
-from llm_operator.planning import Offer, SizeUnknown, offers_for, plan_from_json, plan_to_json
+from llm_operator.planning import Offer, SizeUnknown, offers_for
 from llm_operator.planning.cards import CARDS, gpu_of, product_named, short_name
 from llm_operator.planning.catalogue import catalogued, catalogued_config, relatives
 from llm_operator.planning.tensors import parameters
@@ -162,15 +162,3 @@ def test_a_spec_says_what_it_wishes() -> None:
     assert (asked.memory_fraction, asked.attention) == (0.8, "paged")
     assert wish_from(spec(LLAMA_8B, gpu={"memory": "24G"}), (3, 3, 7)).gpu_memory_mib == 22888
     assert wish_from(spec(LLAMA_8B, parallelism={"tensor": 4}), (3, 3, 7)).tensor_parallel == 4
-
-
-def test_records_of_other_versions_are_read() -> None:
-    made = planned(LLAMA_8B)
-    recorded = plan_to_json(made)
-    assert recorded["weightBytesPerGPU"] == made.weight_bytes_per_gpu
-    newer = {**recorded, "somethingNew": 1, "gpu": {**recorded["gpu"], "somethingNew": 1}}
-    assert plan_from_json(newer) == made
-    older = {key: value for key, value in recorded.items() if key != "checkpointBytes"}
-    assert plan_from_json(older).checkpoint_bytes == 0
-    with pytest.raises((KeyError, TypeError)):
-        plan_from_json({"fits": True})

@@ -297,6 +297,7 @@ def test_an_engine_that_keeps_only_windows_carries_more() -> None:
         on_the_fly = TGI.on_the_fly
         windowed_kv_cache = True
         refuse = TGI.refuse
+        warnings = TGI.warnings
 
     asked = wish("google/gemma-3-27b-it", **limits(maxTotalTokens=32768))
     gemma = model("google/gemma-3-27b-it")
@@ -346,3 +347,10 @@ def test_a_refusal_does_not_depend_on_the_order_of_nodes_either() -> None:
     alike = [offer(A100, 1), offer("NVIDIA-A100-80GB-PCIe", 1)]
     asked, big = wish(LLAMA_405B), model(LLAMA_405B)
     assert plan(asked, big, alike, TGI) == plan(asked, big, alike[::-1], TGI)
+
+
+def test_what_runs_but_badly_is_said() -> None:
+    assert planned(LLAMA_8B).warnings == ()
+    old = planned(LLAMA_8B, runtime={"version": "3.3.0"})
+    assert old.fits
+    assert any("CVE-2026-0599" in warning for warning in old.warnings)

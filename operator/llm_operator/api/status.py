@@ -119,6 +119,7 @@ class PlanStatus(Part):
     max_concurrent_requests: Int64 | None = None
     max_concurrent_sequences: Int64 | None = None
     ways_out: list[Text] = Field(default_factory=list, max_length=8)
+    warnings: list[Text] = Field(default_factory=list, max_length=8)
 
 
 class RevisionStatus(Part):

@@ -59,6 +59,7 @@ def page(planned: Planned) -> RenderableType:
         return Group(head, Padding(Text(plan), (0, 2)))
     parts: list[RenderableType] = [Text(_decision(plan) if plan.fits else plan.message)]
     parts += [Text(f"way out: {way}", "yellow") for way in plan.ways_out]
+    parts += [Text(f"note: {warning}", "yellow") for warning in plan.warnings]
     parts += _arithmetic(plan)
     if len(plan.products) > 1:
         parts.append(Text(f"the same plan holds on {', '.join(plan.products[1:])}", "dim"))

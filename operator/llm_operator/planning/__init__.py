@@ -8,7 +8,6 @@ from llm_operator.planning.fit import Offer
 from llm_operator.planning.model import Model, SizeUnknown, model_of
 from llm_operator.planning.offers import offers_for
 from llm_operator.planning.plan import plan
-from llm_operator.planning.record import plan_from_json, plan_to_json
 from llm_operator.planning.summary import summary
 from llm_operator.planning.wish import Wish, wish_from
 
@@ -20,8 +19,6 @@ __all__ = [
     "model_of",
     "offers_for",
     "plan",
-    "plan_from_json",
-    "plan_to_json",
     "summary",
     "wish_from",
 ]

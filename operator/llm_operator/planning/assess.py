@@ -13,7 +13,7 @@ from llm_operator.planning.cards import is_slice
 from llm_operator.planning.fit import CHUNK_TOKENS, Offer, Share, share
 from llm_operator.planning.model import Model
 from llm_operator.planning.wish import Limits, Wish
-from llm_operator.runtimes.terms import Launch, Quantization, Refusal, Rejected
+from llm_operator.runtimes.terms import Gpu, Launch, Quantization, Refusal, Rejected
 
 
 class Rules(Protocol):
@@ -24,6 +24,10 @@ class Rules(Protocol):
 
     def refuse(self, launch: Launch) -> Refusal | None:
         """Why this launch cannot run, or None."""
+        ...
+
+    def warnings(self, launch: Launch) -> tuple[str, ...]:
+        """What will run, but worse than the user may think."""
         ...
 
 
@@ -129,21 +133,7 @@ def _judge(
         )
     if degree > 1 and is_slice(gpu):
         return Refusal("tensorParallel", f"{degree} MIG slices cannot serve one model together")
-    launch = Launch(
-        shape=model.shape,
-        quantization=q,
-        gpu=gpu,
-        tensor_parallel=degree,
-        version=wish.version,
-        kv_cache_dtype=wish.kv_cache_dtype,
-        speculate=wish.speculate,
-        dtype=wish.dtype,
-        custom_attention=wish.attention,
-        prefix_caching=wish.prefix_caching,
-        prefill_chunking=wish.prefill_chunking,
-        max_input_tokens=limits.max_input_tokens,
-        max_batch_prefill_tokens=wish.max_batch_prefill_tokens or limits.max_input_tokens,
-    )
+    launch = launch_of(wish, model, limits, gpu, q, degree)
     verdict = rules.refuse(launch)
     if verdict is not None:
         return verdict
@@ -158,6 +148,27 @@ def _judge(
         if rules.refuse(chunked) is None:
             return _Allowed(CHUNK_TOKENS)
     return _Allowed(wish.max_batch_prefill_tokens)
+
+
+def launch_of(
+    wish: Wish, model: Model, limits: Limits, gpu: Gpu, q: Quantization, degree: int
+) -> Launch:
+    """The question to the engine: may this run so?"""
+    return Launch(
+        shape=model.shape,
+        quantization=q,
+        gpu=gpu,
+        tensor_parallel=degree,
+        version=wish.version,
+        kv_cache_dtype=wish.kv_cache_dtype,
+        speculate=wish.speculate,
+        dtype=wish.dtype,
+        custom_attention=wish.attention,
+        prefix_caching=wish.prefix_caching,
+        prefill_chunking=wish.prefill_chunking,
+        max_input_tokens=limits.max_input_tokens,
+        max_batch_prefill_tokens=wish.max_batch_prefill_tokens or limits.max_input_tokens,
+    )
 
 
 def too_small(one: Share) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from llm_operator.planning import kv
-from llm_operator.planning.assess import Assessment, Rules, assess
+from llm_operator.planning.assess import Assessment, Rules, assess, launch_of
 from llm_operator.planning.fit import Offer, Share
 from llm_operator.planning.methods import methods
 from llm_operator.planning.model import Model
@@ -106,6 +106,9 @@ def _accepted(
         max_concurrent_requests=admitted,
         fits=True,
         message=why_it_fits(wish, limits, best, used),
+        warnings=rules.warnings(
+            launch_of(wish, model, limits, best.offer.gpu, best.quantization, used.tensor_parallel)
+        ),
     )
 
 

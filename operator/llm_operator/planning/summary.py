@@ -36,4 +36,5 @@ def summary(plan: Plan) -> dict[str, Any]:
         "maxTotalTokens": plan.max_total_tokens,
         "maxConcurrentRequests": plan.max_concurrent_requests,
         "waysOut": list(plan.ways_out),
+        "warnings": list(plan.warnings),
     }

@@ -201,4 +201,6 @@ class Plan:
     fits: bool
     message: str
     ways_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What will run, but worse than the user may think."""
     checkpoint_bytes: Bytes = 0

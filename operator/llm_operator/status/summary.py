@@ -106,6 +106,7 @@ def plan_status(plan: Plan) -> PlanStatus:
         max_concurrent_requests=plan.max_concurrent_requests,
         max_concurrent_sequences=plan.max_concurrent_sequences,
         ways_out=list(plan.ways_out),
+        warnings=list(plan.warnings),
     )
 
 
