@@ -58,6 +58,21 @@ OVERRIDES: dict[str, Schema] = {
     },
 }
 
+# Fields that this operator reads but does not act upon yet: no user may set them.
+UNWIRED = (
+    "strategy",
+    "maxSurge",
+    "maxUnavailable",
+    "minAvailable",
+    "onNoSpareGPU",
+    "progressDeadlineSeconds",
+    "onFailure",
+    "history",
+    "paused",
+    "acceptance",
+    "canary",
+)
+
 # name, type, JSON path, priority (1: only with -o wide)
 COLUMNS = (
     ("Model", "string", ".spec.model.id", 0),
@@ -138,6 +153,8 @@ def schema() -> Schema:
             "status": _structural(LLMDeploymentStatus) | {"default": {"observedGeneration": -1}},
         },
     }
+    for field in UNWIRED:
+        del root["properties"]["spec"]["properties"]["rollout"]["properties"][field]
     nodes = dict(walk(root))
     for field in NOT_IN_POD:
         default = LLMDeploymentSpec.model_fields[field].get_default()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field
+
+from llm_operator.api.part import Part as Part
+from llm_operator.api.rollout import Rollout as Rollout
 
 QuantizationMethod = Literal[
     "auto",
@@ -58,14 +60,6 @@ HubId = Annotated[
 Revision = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._/-]+$")]
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 Count = Annotated[int, Field(ge=1, le=65_536)]
-
-
-class Part(BaseModel):
-    """Base of every part of the object: camelCase outside, frozen inside."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
-    )
 
 
 class SecretKeyRef(Part):
@@ -347,15 +341,6 @@ class Scheduling(Part):
     priority_class_name: Name | None = Field(None, description="PriorityClass of the pods.")
     topology_spread: Annotated[list[TopologySpread], Field(max_length=8)] | None = Field(
         None, description="How replicas spread over zones or nodes."
-    )
-
-
-class Rollout(Part):
-    """How a change reaches running pods."""
-
-    drain_seconds: Annotated[int, Field(ge=1, le=3600)] | None = Field(
-        None,
-        description="How long requests in flight may take to finish when a pod goes. Unset: 90.",
     )
 
 
