@@ -8,7 +8,8 @@ SHELL := bash
 
 BIN := .venv/bin
 READY := .venv/.ready
-WORKERS ?= 2
+# More than there are cores: the tests wait for a cluster more than they compute.
+WORKERS ?= 4
 PYTEST ?=
 BENCH ?=
 DEMO ?=
@@ -23,11 +24,11 @@ demo: $(READY) ## the whole product on this machine, simulated GPUs (DEMO=--keep
 
 .PHONY: test
 test: lint programs ## lint, types, import contracts, all tests, also on a real control plane
-	$(BIN)/pytest -q -n $(WORKERS) $(PYTEST)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(PYTEST)
 
 .PHONY: unit
 unit: $(READY) ## the tests that need no control plane
-	$(BIN)/pytest -q -n $(WORKERS) -m "not cluster" $(PYTEST)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not cluster" $(PYTEST)
 
 .PHONY: lint
 lint: $(READY) ## ruff, mypy, import-linter

@@ -38,7 +38,8 @@ NAME = "demo"
 _EXAMPLES = Path(__file__).parents[3] / "examples"
 _EVERY_S = 0.25
 _LOG_LINES = 5
-_ANSWER_WIDTH = 160
+_REST_WIDTH = 32
+"""What the table of answers needs beside name and answer."""
 
 
 def demo(
@@ -63,7 +64,7 @@ def demo(
         ready = [found for found in seen if found.ready]
         with step(f"asking {len(ready)} models: {QUESTION}", to):
             answers = _ask(cluster, ready)
-        out.print(_answers(answers))
+        out.print(_answers(answers, out.width))
         good = bool(seen) and len(ready) == len(seen) and not any(a.error for a in answers)
         to.print(_what_next(cluster if keep else None, seen))
     return 0 if good else 1
@@ -162,7 +163,9 @@ def _address(cluster: LocalCluster, found: view.Seen) -> str:
     return f"{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}"
 
 
-def _answers(answers: Sequence[Answer]) -> Table:
+def _answers(answers: Sequence[Answer], width: int) -> Table:
+    """A line each, cut to the terminal."""
+    longest = max((len(answer.name) for answer in answers), default=0)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("NAME", no_wrap=True)
     shown.add_column("ANSWER (words and speed are simulated)")
@@ -172,7 +175,9 @@ def _answers(answers: Sequence[Answer]) -> Table:
         if answer.error:
             shown.add_row(answer.name, Text(answer.error, "red"), "", "")
             continue
-        said = Text(shorten(answer.text, _ANSWER_WIDTH, placeholder=" …"), "italic")
+        said = Text(
+            shorten(answer.text, max(24, width - longest - _REST_WIDTH), placeholder=" …"), "italic"
+        )
         first, speed = 1000 * answer.first_token_seconds, answer.tokens_per_second
         shown.add_row(Text(answer.name, "bold"), said, f"{first:.0f} ms", f"{speed:.0f}/s")
     return shown

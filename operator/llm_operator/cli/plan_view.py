@@ -5,8 +5,6 @@ Decides words, colours and bars. Sizes are decimal (GB), as published model size
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -16,11 +14,11 @@ from rich.text import Text
 
 from llm_operator.cli.plan_compare import QUOTED_SPEED, Comparison
 from llm_operator.cli.plan_input import Planned
-from llm_operator.cli.view import memory_bar
+from llm_operator.cli.view import memory_bar, rejected_degrees
 from llm_operator.planning import summary
 from llm_operator.planning.assess import gb, requests
 from llm_operator.planning.fit import USABLE_SHARE
-from llm_operator.runtimes.terms import Plan, Rejected
+from llm_operator.runtimes.terms import Plan
 
 _UNKNOWN = dict.fromkeys(
     (
@@ -63,7 +61,8 @@ def page(planned: Planned) -> RenderableType:
     parts += _arithmetic(plan)
     if len(plan.products) > 1:
         parts.append(Text(f"the same plan holds on {', '.join(plan.products[1:])}", "dim"))
-    parts += [Text(line, "dim") for line in _rejected(plan.rejected)]
+    rejected = ((one.tensor_parallel, one.reason) for one in plan.rejected)
+    parts += [Text(line, "dim") for line in rejected_degrees(rejected)]
     parts.append(Text(f"planned for {question.note}", "dim"))
     return Group(head, Padding(Group(*parts), (0, 2)))
 
@@ -123,17 +122,6 @@ def _arithmetic(plan: Plan) -> list[RenderableType]:
     bar = memory_bar(summary(plan), _BAR_CELLS)
     head = Text.assemble("each GPU  ", bar or "", f"  {gb(plan.gpu.memory_bytes)}")
     return [head, grid]
-
-
-def _rejected(rejected: Iterable[Rejected]) -> Iterable[str]:
-    """Degrees that cannot be, those with the same reason together."""
-    alike: dict[str, list[Rejected]] = {}
-    for one in rejected:
-        same = re.sub(rf"\b{one.tensor_parallel}\b", "N", one.reason)
-        alike.setdefault(same, []).append(one)
-    for group in alike.values():
-        degrees = ", ".join(str(one.tensor_parallel) for one in group)
-        yield f"not on {degrees} GPU{'' if degrees == '1' else 's'}: {group[0].reason}"
 
 
 def comparison(table: Comparison) -> RenderableType:

@@ -165,6 +165,16 @@ def memory_shares(plan: Object) -> tuple[int, tuple[int, int, int]] | None:
     return total, (weights, overhead, max(0, budget - weights - overhead))
 
 
+def rejected_degrees(rejected: Iterable[tuple[int, str]]) -> Iterable[str]:
+    """Lines for tensor-parallel degrees that cannot be; those with the same reason together."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for degree, reason in rejected:
+        alike.setdefault(re.sub(rf"\b{degree}\b", "N", reason), []).append((degree, reason))
+    for group in alike.values():
+        degrees = ", ".join(str(degree) for degree, _ in group)
+        yield f"not on {degrees} GPU{'' if degrees == '1' else 's'}: {group[0][1]}"
+
+
 def gb(amount: float) -> str:
     """Bytes as decimal GB."""
     return f"{amount / 1e9:.1f} GB"
@@ -247,20 +257,11 @@ def _plan(seen: Seen) -> RenderableType:
         total, amounts = shares
         lines.append(Text.assemble("each GPU  ", bar, f"  {gb(total)}"))
         lines.append(_legend(plan, total, amounts))
-    lines += [Text(line, "dim") for line in _rejected(plan.get("rejected", ()))]
+    rejected = ((one["tensorParallel"], one["reason"]) for one in plan.get("rejected", ()))
+    lines += [Text(line, "dim") for line in rejected_degrees(rejected)]
     lines += [Text(f"way out: {way}", _BUSY) for way in plan.get("waysOut", ())]
+    lines += [Text(f"note: {warning}", _BUSY) for warning in plan.get("warnings", ())]
     return Padding(Group(*lines), (0, 2))
-
-
-def _rejected(rejected: Iterable[Object]) -> Iterable[str]:
-    """Degrees that cannot be, those with the same reason together."""
-    alike: dict[str, list[Object]] = {}
-    for one in rejected:
-        degree = str(one["tensorParallel"])
-        alike.setdefault(re.sub(rf"\b{degree}\b", "N", one["reason"]), []).append(one)
-    for group in alike.values():
-        degrees = ", ".join(str(one["tensorParallel"]) for one in group)
-        yield f"not on {degrees} GPU{'' if degrees == '1' else 's'}: {group[0]['reason']}"
 
 
 def _legend(plan: Object, total: int, amounts: Sequence[int]) -> Table:
