@@ -24,5 +24,17 @@ LABEL_REVISION: Final = f"{GROUP}/revision"
 ANNOTATION_RECORD: Final = f"{GROUP}/record"
 """On a ReplicaSet: what the user set, what was resolved and the sha of the rendering (JSON)."""
 
+ANNOTATION_FAILED: Final = f"{GROUP}/failed"
+"""On a ReplicaSet: why its revision was given up (JSON). It is not tried again by itself."""
+ANNOTATION_ACCEPTED: Final = f"{GROUP}/accepted"
+"""On a ReplicaSet: what its revision answered when it was accepted (JSON)."""
+GATE_ACCEPTED: Final = f"{GROUP}/accepted"
+"""Condition type of the readiness gate that pods have until their revision is accepted."""
+
+ANNOTATION_RETRY: Final = f"{GROUP}/retry"
+"""On an LLMDeployment, by its user: try a failed revision again when the value is another."""
+ANNOTATION_PROMOTE: Final = f"{GROUP}/promote"
+"""On an LLMDeployment, by its user: the revision that may go on past a canary's pause."""
+
 MAX_NAME_LENGTH: Final = 50
 """A Service takes the object's name (DNS-1035); a ReplicaSet appends a hash to it."""

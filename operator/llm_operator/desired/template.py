@@ -52,6 +52,19 @@ def pod_template(name: str, revision: str, spec: LLMDeploymentSpec, resolved: Re
     }
 
 
+def gate() -> list[Json]:
+    """`readinessGates` of pods whose revision is not accepted yet: ready only once it is.
+
+    Neither in the revision's hash nor in its rendering: it goes while the pods stay the same.
+    """
+    return [{"conditionType": names.GATE_ACCEPTED}]
+
+
+def gated(template: Json) -> Json:
+    """The template with the gate of `gate`."""
+    return {**template, "spec": {**template["spec"], "readinessGates": gate()}}
+
+
 def _placement(name: str, wish: Scheduling, resolved: Resolved) -> Json:
     tolerations = [{"key": GPU_TAINT, "operator": "Exists"}]
     for toleration in wish.tolerations or ():

@@ -25,7 +25,12 @@ class ContainerFact:
 
 @dataclass(frozen=True, slots=True)
 class PodFact:
-    """One pod of ours."""
+    """One pod of ours. Times are RFC 3339 in UTC, "" where it has not happened.
+
+    `gate` is the state of its acceptance gate, None where it has none. `containers_ready`: it would
+    serve, were it not for the gate. `scheduled_at` is when the scheduler last changed its mind:
+    since then it has a node, or none. `deletion_cost`: of two pods the one with less goes first.
+    """
 
     name: str
     revision: str
@@ -39,6 +44,13 @@ class PodFact:
     scheduled: bool
     unschedulable: str
     container: ContainerFact | None
+    uid: str = ""
+    ip: str = ""
+    gate: bool | None = None
+    containers_ready: bool = False
+    scheduled_at: str = ""
+    ready_at: str = ""
+    deletion_cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from llm_operator.runtimes.base import ENGINES
 
 Object = Mapping[str, Any]
 
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+
 
 def entry(body: Object) -> Entry:
     """The slim copy of any watched object, with its place and its owner (by our label)."""
@@ -87,7 +89,35 @@ def pod(body: Object) -> PodFact:
         if scheduled.get("reason") == "Unschedulable"
         else "",
         container=container(engines[0], readiness) if engines else None,
+        uid=metadata.get("uid") or "",
+        ip=status.get("podIP") or "",
+        gate=_gate(spec, conditions),
+        containers_ready=conditions.get("ContainersReady", {}).get("status") == "True",
+        scheduled_at=scheduled.get("lastTransitionTime") or "",
+        ready_at=(readiness.get("lastTransitionTime") or "")
+        if readiness.get("status") == "True"
+        else "",
+        deletion_cost=_cost((metadata.get("annotations") or {}).get(DELETION_COST)),
     )
+
+
+def _gate(spec: Object, conditions: Mapping[str, Object]) -> bool | None:
+    if not has_gate(spec):
+        return None
+    return conditions.get(names.GATE_ACCEPTED, {}).get("status") == "True"
+
+
+def has_gate(pod_spec: Object) -> bool:
+    """Whether a pod of this spec is ready only once its revision is accepted."""
+    gates = pod_spec.get("readinessGates") or ()
+    return any(gate.get("conditionType") == names.GATE_ACCEPTED for gate in gates)
+
+
+def _cost(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
 
 
 def container(status: Object, readiness: Object) -> ContainerFact:
@@ -155,6 +185,7 @@ def _object(body: Object) -> dict[str, Any]:
         # The template is large, and who edited it says all that is needed of it.
         slim["spec"] = {key: value for key, value in body["spec"].items() if key != "template"}
         slim["templateEditors"] = template_editors(body)
+        slim["gated"] = has_gate(body["spec"].get("template", {}).get("spec") or {})
     return slim
 
 

@@ -5,6 +5,7 @@ Every answer goes into the store at once, so that the next pass sees it before t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from llm_operator.api import names
@@ -64,20 +65,32 @@ class Writer:
         return True
 
     async def repair(self, wanted: Object, actual: Object) -> Object:
-        """Apply our fields over a child that differs; the uid guards against a namesake."""
+        """Apply our fields over a child that differs; the uid guards against a namesake.
+
+        Where what others have put beside our fields makes that invalid (a second Service port of
+        the same name), our parts of the spec are put back whole.
+        """
         body = {**wanted, "metadata": {**wanted["metadata"], "uid": actual["metadata"]["uid"]}}
-        answer = await self._client.apply(BY_KIND[wanted["kind"]], body)
+        try:
+            answer = await self._client.apply(BY_KIND[wanted["kind"]], body)
+        except ApiError as error:
+            if error.code != 422:
+                raise
+            return await self._replace(
+                actual, {f"/spec/{key}": value for key, value in wanted["spec"].items()}
+            )
         API_WRITES.labels(wanted["kind"], "apply").inc()
         self._store.put(entry(answer))
         return answer
 
     async def replace_template(self, actual: Object, template: Object) -> Object:
         """Put a ReplicaSet's template back whole, fields that others added included."""
+        return await self._replace(actual, {"/spec/template": template})
+
+    async def _replace(self, actual: Object, places: Mapping[str, Any]) -> Object:
         kind, metadata = actual["kind"], actual["metadata"]
-        operations = [
-            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-            {"op": "replace", "path": "/spec/template", "value": template},
-        ]
+        operations = [{"op": "test", "path": "/metadata/uid", "value": metadata["uid"]}]
+        operations += [{"op": "add", "path": path, "value": v} for path, v in places.items()]
         answer = await self._client.json_patch(
             BY_KIND[kind], metadata["namespace"], metadata["name"], operations
         )
@@ -109,10 +122,15 @@ class Writer:
         try:
             answer = await self._client.apply(LLM_DEPLOYMENT, body, sub="/status")
         except ApiError as error:
-            if error.not_found or (error.code == 409 and "uid" in error.message.lower()):
+            if _is_gone(error):
                 self._store.remove(names.KIND, key.namespace, key.name, uid)
                 return False
             raise
         API_WRITES.labels(names.KIND, "status").inc()
         self._store.put(entry(answer))
         return True
+
+
+def _is_gone(error: ApiError) -> bool:
+    """The object that was meant is not there any more; another may have its name."""
+    return error.not_found or (error.code == 409 and "uid" in error.message.lower())
