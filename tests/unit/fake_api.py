@@ -129,9 +129,10 @@ class FakeApi:
                 parent = parent[part]
             if operation["op"] == "test" and parent[last] != operation["value"]:
                 raise ApiError(422, "Invalid", "the test failed")
-            if operation["op"] == "replace":
+            if operation["op"] in ("add", "replace"):
                 parent[last] = copy.deepcopy(operation["value"])
-        held.body["metadata"]["managedFields"] = []
+        if any(operation["path"] == "/spec/template" for operation in operations):
+            held.body["metadata"]["managedFields"] = []
         self._changed(held, generation=True)
         self.after("patch", resource.kind, name)
         return copy.deepcopy(held.body)

@@ -106,10 +106,17 @@ async def test_other_refusals_are_the_callers(api: FakeApi, writer: Writer) -> N
         await writer.create(child(), "u-llama")
 
 
-async def test_repair_is_refused_for_a_namesake(api: FakeApi, writer: Writer) -> None:
-    api.put(child(uid="u-new"))
-    with pytest.raises(ApiError, match="409"):
+@pytest.mark.parametrize("there", [True, False])
+async def test_what_is_gone_is_not_repaired_but_forgotten(
+    api: FakeApi, store: Store, writer: Writer, there: bool
+) -> None:
+    if there:
+        api.put(child(uid="u-new"))
+    store.put(entry(child(uid="u-old", resourceVersion="7")))
+    with pytest.raises(ApiError, match=r"404|409"):
         await writer.repair(child(), child(uid="u-old"))
+    assert len(store) == 0
+    assert len(api.all("Service")) == there
 
 
 async def test_repair_puts_our_fields_right_and_leaves_those_of_others(
@@ -121,6 +128,23 @@ async def test_repair_puts_our_fields_right_and_leaves_those_of_others(
     kept = store.get("Service", "ns", "llama")
     assert kept is not None
     assert kept.fact["spec"]["type"] == "ClusterIP"
+
+
+async def test_where_an_apply_would_be_invalid_our_parts_are_put_back_whole(
+    api: FakeApi, writer: Writer
+) -> None:
+    """Two ports of one name: ours, and ours moved by hand."""
+    wanted = child() | {"spec": {"type": "ClusterIP", "ports": [{"name": "http", "port": 80}]}}
+    moved = {"type": "ClusterIP", "ports": [{"name": "http", "port": 81}], "theirs": 1}
+    actual = api.put(child() | {"spec": moved})
+
+    def invalid(verb: str, *_: str) -> None:
+        if verb == "apply":
+            raise ApiError(422, "Invalid", "spec.ports[1].name: Duplicate value")
+
+    api.before = invalid
+    await writer.repair(wanted, actual)
+    assert api.one("Service")["spec"] == {**wanted["spec"], "theirs": 1}
 
 
 async def test_a_template_is_replaced_whole(api: FakeApi, writer: Writer) -> None:
@@ -143,11 +167,12 @@ async def test_a_deleted_child_is_forgotten_at_once(
     await writer.delete(child(uid="u"))  # gone already: fine
 
 
-async def test_a_namesake_is_not_deleted(api: FakeApi, writer: Writer) -> None:
+async def test_a_namesake_is_not_deleted(api: FakeApi, store: Store, writer: Writer) -> None:
     api.put(child(uid="u-new"))
-    with pytest.raises(ApiError, match="409"):
-        await writer.delete(child(uid="u-old"))
+    store.put(entry(child(uid="u-old", resourceVersion="7")))
+    await writer.delete(child(uid="u-old"))
     assert len(api.all("Service")) == 1
+    assert len(store) == 0
 
 
 async def test_find_reads_what_the_watch_does_not_show(

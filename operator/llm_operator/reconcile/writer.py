@@ -5,12 +5,13 @@ Every answer goes into the store at once, so that the next pass sees it before t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_operator.api import names
+from llm_operator.facts.cluster import PodFact
 from llm_operator.kube.client import ApiError, KubeClient
-from llm_operator.kube.resources import BY_KIND, LLM_DEPLOYMENT
+from llm_operator.kube.resources import BY_KIND, LLM_DEPLOYMENT, POD
 from llm_operator.kube.store import Key, Store
 from llm_operator.observe.slim import controller_uid, entry
 from llm_operator.telemetry.metrics import API_WRITES
@@ -74,6 +75,7 @@ class Writer:
         try:
             answer = await self._client.apply(BY_KIND[wanted["kind"]], body)
         except ApiError as error:
+            self._forget_if_gone(actual, error)
             if error.code != 422:
                 raise
             return await self._replace(
@@ -88,15 +90,34 @@ class Writer:
         return await self._replace(actual, {"/spec/template": template})
 
     async def _replace(self, actual: Object, places: Mapping[str, Any]) -> Object:
+        return await self.patch(
+            actual, [{"op": "add", "path": path, "value": v} for path, v in places.items()]
+        )
+
+    async def patch(self, actual: Object, operations: Sequence[Object]) -> Object:
+        """Change single places of a child (JSON patch), all or none; the uid guards it."""
         kind, metadata = actual["kind"], actual["metadata"]
-        operations = [{"op": "test", "path": "/metadata/uid", "value": metadata["uid"]}]
-        operations += [{"op": "add", "path": path, "value": v} for path, v in places.items()]
+        guard: Object = {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]}
         answer = await self._client.json_patch(
-            BY_KIND[kind], metadata["namespace"], metadata["name"], operations
+            BY_KIND[kind], metadata["namespace"], metadata["name"], [guard, *operations]
         )
         API_WRITES.labels(kind, "apply").inc()
         self._store.put(entry(answer))
         return answer
+
+    async def pod(self, namespace: str, pod: PodFact, fields: Object, sub: str = "") -> None:
+        """Apply fields of ours to a pod, or with `sub` to its status; that it is gone is fine."""
+        metadata = {"namespace": namespace, "name": pod.name, "uid": pod.uid}
+        body = {"apiVersion": POD.api_version, "kind": POD.kind, **fields}
+        body["metadata"] = {**fields.get("metadata", {}), **metadata}
+        try:
+            answer = await self._client.apply(POD, body, sub=sub)
+        except ApiError as error:
+            if _is_gone(error):
+                return
+            raise
+        API_WRITES.labels(POD.kind, "status" if sub else "apply").inc()
+        self._store.put(entry(answer))
 
     async def delete(self, actual: Object) -> None:
         """Delete exactly this child; that it is gone already is fine."""
@@ -107,7 +128,7 @@ class Writer:
             )
             API_WRITES.labels(kind, "delete").inc()
         except ApiError as error:
-            if not error.not_found:
+            if not _is_gone(error):
                 raise
         self._store.remove(kind, metadata["namespace"], metadata["name"], metadata["uid"])
 
@@ -129,6 +150,14 @@ class Writer:
         API_WRITES.labels(names.KIND, "status").inc()
         self._store.put(entry(answer))
         return True
+
+    def _forget_if_gone(self, actual: Object, error: ApiError) -> None:
+        """So that the next try makes it anew, even if no watch tells that it is gone."""
+        if _is_gone(error):
+            metadata = actual["metadata"]
+            self._store.remove(
+                actual["kind"], metadata["namespace"], metadata["name"], metadata["uid"]
+            )
 
 
 def _is_gone(error: ApiError) -> bool:
