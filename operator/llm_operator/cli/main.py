@@ -124,13 +124,15 @@ def run(
     log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
 ) -> None:
     """Run the operator, in a pod or on this machine."""
+    from llm_operator.cli import target
     from llm_operator.handlers import app as operator
     from llm_operator.handlers.settings import Settings
     from llm_operator.telemetry import logs
 
     logs.configure(log_level, as_json=log_json)
+    chosen = target.named(kubeconfig)
     settings = Settings(
-        kubeconfig=str(kubeconfig) if kubeconfig else None,
+        kubeconfig=str(chosen) if chosen else None,
         namespace=namespace,
         image_repository=image_repository,
         engine_version=engine_version,

@@ -1,4 +1,4 @@
-"""`status`: which API server is asked, and what of it.
+"""`status`: what the API server is asked, and when again.
 
 Reads with the rights of whoever runs it, and writes nothing.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,47 +18,15 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_operator.api import names
-from llm_operator.cli import local, view
+from llm_operator.cli import view
 from llm_operator.cli.console import CommandError, console
-from llm_operator.cluster.local import LocalCluster, Status
+from llm_operator.cli.target import Target, find
+from llm_operator.cluster.local import Status
 from llm_operator.kube.client import KubeClient
 from llm_operator.kube.resources import LLM_DEPLOYMENT, POD, Resource
 from llm_operator.observe import slim
 
 _EVERY_S = 1.0
-_OWN = Path.home() / ".kube" / "config"
-
-
-@dataclass(frozen=True)
-class Target:
-    """The API server to ask: a kubeconfig (None: kubectl's own rules), and whose it is."""
-
-    kubeconfig: Path | None
-    cluster: LocalCluster | None = None
-
-
-def target(kubeconfig: Path | None) -> Target:
-    """The file that was named, else $KUBECONFIG, else the local cluster if one runs, else the
-    user's own. Raises CommandError if there is none of these."""
-    clusters = local.running()
-    chosen = kubeconfig or _from_environment()
-    if chosen is None and len(clusters) == 1:
-        return Target(clusters[0].kubeconfig, clusters[0])
-    if chosen is None:
-        elsewhere = "KUBERNETES_SERVICE_HOST" in os.environ or "KUBECONFIG" in os.environ
-        if not _OWN.exists() and not elsewhere:
-            raise CommandError("which cluster? set KUBECONFIG, or start one: `llm-operator up`")
-        return Target(None)
-    if not chosen.exists():
-        raise CommandError(f"kubeconfig {chosen} does not exist")
-    mine = (c for c in clusters if c.kubeconfig.resolve() == chosen.resolve())
-    return Target(chosen, next(mine, None))
-
-
-def _from_environment() -> Path | None:
-    """$KUBECONFIG where it names one file; a list of files is for the client to merge."""
-    named = os.environ.get("KUBECONFIG", "")
-    return Path(named) if named and os.pathsep not in named else None
 
 
 async def fetch(
@@ -90,7 +56,7 @@ def status(
     watch: bool,
 ) -> None:
     """Print it once, or again and again until interrupted."""
-    asked = target(kubeconfig)
+    asked = find(kubeconfig)
     if as_json:
         found = asyncio.run(_ask_once(asked, namespace, name))
         listed = [view.as_json(seen) for seen in found]
