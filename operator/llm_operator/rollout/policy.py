@@ -1,0 +1,123 @@
+"""How the user wants upgrades done, resolved to numbers of replicas and seconds.
+
+Decides roundings and defaults. Refuses to know what runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from llm_operator.api.rollout import Rollout
+
+DEADLINE_MARGIN_SECONDS: Final = 600
+"""For pulling the image and whatever else comes before loading."""
+HISTORY: Final = 3
+ALL_STEPS: Final = 1_000_000
+
+
+class Strategy(StrEnum):
+    """As in `spec.rollout.strategy`."""
+
+    ROLLING_UPDATE = "RollingUpdate"
+    RECREATE = "Recreate"
+    CANARY = "Canary"
+
+
+@dataclass(frozen=True)
+class CanaryStep:
+    """So many replicas of the new revision, then a pause; None: until the user promotes."""
+
+    replicas: int
+    pause_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`spec.rollout`, resolved for a number of replicas.
+
+    surge: replicas that may exist above the wanted number.
+    floor: replicas that serve at any time, as long as there is room for a surge.
+    tight_floor: the same where there is none.
+    deadline_seconds: how long a pod with a node may take to serve; `deadline_raised` where the
+    user's was shorter than the start-up budget.
+    """
+
+    strategy: Strategy = Strategy.ROLLING_UPDATE
+    surge: int = 1
+    floor: int = 1
+    tight_floor: int = 1
+    deadline_seconds: float = DEADLINE_MARGIN_SECONDS
+    deadline_raised: bool = False
+    rollback: bool = True
+    history: int = HISTORY
+    paused: bool = False
+    acceptance: bool = False
+    steps: tuple[CanaryStep, ...] = ()
+
+
+def policy_from(rollout: Rollout | None, replicas: int, startup_seconds: float) -> Policy:
+    """What `spec.rollout` means for `replicas` whose start-up probes allow `startup_seconds`.
+
+    As in a Deployment a percentage of surge is rounded up and one of unavailability down; as in a
+    PodDisruptionBudget one of minimum availability is rounded up. With one replica `onNoSpareGPU`
+    alone says whether it may go before its successor has come.
+    """
+    wish = rollout or Rollout()
+    floor = max(replicas - _share(wish.max_unavailable or 0, replicas, math.floor), 0)
+    if replicas == 1:
+        tight = 0 if wish.on_no_spare_gpu == "Recreate" else 1
+    elif wish.min_available is None:
+        tight = max(replicas - 1, 0)
+    else:
+        tight = _share(wish.min_available, replicas, math.ceil)
+    strategy = Strategy(wish.strategy or Strategy.ROLLING_UPDATE)
+    budget = startup_seconds + DEADLINE_MARGIN_SECONDS
+    deadline = wish.progress_deadline_seconds or budget
+    surge = wish.max_surge
+    return Policy(
+        strategy=strategy,
+        surge=1 if surge is None or surge == "auto" else _share(surge, replicas, math.ceil),
+        floor=floor,
+        tight_floor=min(floor, tight),
+        deadline_seconds=deadline if deadline > startup_seconds else budget,
+        deadline_raised=deadline <= startup_seconds,
+        rollback=wish.on_failure != "Hold",
+        history=HISTORY if wish.history is None else wish.history,
+        paused=bool(wish.paused),
+        acceptance=wish.acceptance is not None,
+        steps=_steps(wish, replicas) if strategy is Strategy.CANARY else (),
+    )
+
+
+def promoted_steps(annotation: str | None, revision: str | None) -> int:
+    """How many canary steps of `revision` the promote annotation releases.
+
+    `<revision>` releases all, `<revision>/<n>` the first n.
+    """
+    name, _, step = (annotation or "").partition("/")
+    if not name or name != revision:
+        return 0
+    if not step:
+        return ALL_STEPS
+    return int(step) if step.isdecimal() else 0
+
+
+def _share(value: int | str, replicas: int, rounding: Callable[[float], int]) -> int:
+    """Replicas meant by a number, or by a percentage such as `25%`."""
+    if isinstance(value, int):
+        return value
+    return rounding(replicas * int(value.removesuffix("%")) / 100)
+
+
+def _steps(wish: Rollout, replicas: int) -> tuple[CanaryStep, ...]:
+    """At least one replica each, never fewer than the step before, never more than all."""
+    found: list[CanaryStep] = []
+    for step in wish.canary.steps if wish.canary else ():
+        least = found[-1].replicas if found else 1
+        count = min(max(_share(step.replicas, replicas, math.ceil), least), replicas)
+        found.append(CanaryStep(count, step.pause_seconds))
+    return tuple(found)
