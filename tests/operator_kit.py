@@ -235,14 +235,15 @@ class Room:
 
     # LLMDeployments
 
-    def want(self, name: str, model: str = TINY, **spec: Any) -> Object:
+    def want(self, name: str, model_id: str = TINY, /, **spec: Any) -> Object:
         """Create an LLMDeployment; on this room's cards unless `gpu` says otherwise."""
-        return self.create("LLMDeployment", self.manifest(name, model, **spec))
+        return self.create("LLMDeployment", self.manifest(name, model_id, **spec))
 
-    def manifest(self, name: str, model: str = TINY, **spec: Any) -> Object:
+    def manifest(self, name: str, model_id: str = TINY, /, **spec: Any) -> Object:
+        """What `want` creates."""
         spec = {"gpu": {"products": [self.product]}, "rollout": {"drainSeconds": 1}, **spec}
-        model_spec = {"id": model, **spec.pop("model", {})}
-        return {"metadata": {"name": name}, "spec": {"model": model_spec, **spec}}
+        model = {"id": model_id, **spec.pop("model", {})}
+        return {"metadata": {"name": name}, "spec": {"model": model, **spec}}
 
     def change(self, name: str, **spec: Any) -> Object:
         """Change fields of an LLMDeployment's spec; None takes one away."""

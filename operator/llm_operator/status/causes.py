@@ -143,9 +143,12 @@ def unschedulable(pod: str | None, message: str) -> Failure:
     short = re.split(r" preemption:| no new claims to deallocate", message)[0].strip().rstrip(".,")
     if "persistentvolumeclaim" in message.lower():
         return Failure(pod, Reason.CLAIM_PENDING, f"the volume claim is not ready: {short}")
-    if "Insufficient nvidia.com" in message or "/gpu" in message or "node affinity" in message:
+    lacking = re.findall(r"Insufficient (\S+?)[,.]?(?:\s|$)", message)
+    if any("/" in resource for resource in lacking):
         return Failure(pod, Reason.WAITING_FOR_GPU, f"no node has the GPUs free: {short}")
-    return Failure(pod, Reason.UNSCHEDULABLE, short)
+    if "node affinity" in message and not lacking:
+        return Failure(pod, Reason.WAITING_FOR_GPU, f"no node has the wanted GPU: {short}")
+    return Failure(pod, Reason.UNSCHEDULABLE, f"no node can take it: {short}")
 
 
 def creation_refused(message: str) -> Failure:
