@@ -21,15 +21,16 @@ from llm_operator.cluster import state
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "cli"
-COMMANDS = ["", "plan", "up", "down", "demo", "run", "status", "crd", "version", "fault"]
+COMMANDS = ["", "plan", "up", "down", "demo", "run", "status", "crd", "version", "fault", "rollout"]
+ROLLOUT = ["status", "history", "diff", "pause", "resume", "promote", "retry", "undo"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"rollout {one}" for one in ROLLOUT)])
 def test_help_is_as_agreed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 100)
     done = CliRunner().invoke(cli.app, [*command.split(), "--help"], prog_name="llm-operator")
     text = "\n".join(line.rstrip() for line in done.output.splitlines()) + "\n"
-    file = GOLDEN / f"{command or 'llm-operator'}.txt"
+    file = GOLDEN / f"{command.replace(' ', '-') or 'llm-operator'}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
     assert text == file.read_text()
@@ -38,6 +39,7 @@ def test_help_is_as_agreed(command: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_command_is_covered_here() -> None:
     command = typer.main.get_command(cli.app)
     assert {*command.commands} == {*COMMANDS} - {""}  # type: ignore[attr-defined]
+    assert {*command.commands["rollout"].commands} == {*ROLLOUT}  # type: ignore[attr-defined]
 
 
 def test_both_names_start_the_same_program() -> None:

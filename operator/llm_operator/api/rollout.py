@@ -89,7 +89,8 @@ class Canary(Part):
     """The way of a new revision from a few pods to all of them."""
 
     steps: Annotated[list[CanaryStep], Field(min_length=1, max_length=16)] = Field(
-        description="In this order, from few pods to many; after the last one come all."
+        description="In this order; after the last one come all. No step has fewer pods than the"
+        " one before it."
     )
 
 
@@ -114,7 +115,8 @@ class Rollout(Part):
     min_available: Share | None = Field(
         None,
         description="Serving pods that stay when there is no GPU for a surge and room must be made:"
-        " a number, or a percentage (rounded up). Unset: replicas - 1, at least 1 of several.",
+        " a number, or a percentage (rounded up). Unset: replicas - 1. With one replica"
+        " onNoSpareGPU decides instead.",
     )
     on_no_spare_gpu: OnNoSpareGpu | None = Field(
         None,
@@ -124,8 +126,9 @@ class Rollout(Part):
     )
     progress_deadline_seconds: Annotated[int, Field(ge=60, le=604_800)] | None = Field(
         None,
-        description="An update that gets no further for this long has failed. Unset: the start-up"
-        " budget of the pods + 600. Raised to more than that budget if it is less.",
+        description="Longest time from a new pod's place on a node until it serves; after it the"
+        " revision has failed. Unset, or not longer than the start-up budget of the pods: that"
+        " budget + 600.",
     )
     on_failure: OnFailure | None = Field(
         None,

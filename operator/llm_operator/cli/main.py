@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from llm_operator.cli import plan
+from llm_operator.cli import plan, rollout
 
 app = typer.Typer(
     name="llm-operator",
@@ -203,6 +203,7 @@ def fault_clear(name: str, cluster: ClusterName = None) -> None:
 
 app.add_typer(fault_app, name="fault")
 plan.register(app)
+rollout.register(app)
 
 
 def main() -> None:

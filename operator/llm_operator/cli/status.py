@@ -33,11 +33,11 @@ async def fetch(
     client: KubeClient, namespace: str | None, name: str | None = None
 ) -> list[view.Seen]:
     """LLMDeployments with their pods, in all namespaces if None. Raises ApiError."""
-    deployments = await _list(client, LLM_DEPLOYMENT, namespace)
+    deployments = await list_all(client, LLM_DEPLOYMENT, namespace)
     if name is not None:
         deployments = [found for found in deployments if found["metadata"]["name"] == name]
     pods: dict[tuple[str, str], list[Any]] = {}
-    for pod in await _list(client, POD, namespace) if deployments else ():
+    for pod in await list_all(client, POD, namespace) if deployments else ():
         owner = pod["metadata"].get("labels", {}).get(names.LABEL_DEPLOYMENT, "")
         pods.setdefault((pod["metadata"]["namespace"], owner), []).append(slim.pod(pod))
     return [
@@ -60,7 +60,7 @@ def status(
     if as_json:
         found = asyncio.run(_ask_once(asked, namespace, name))
         listed = [view.as_json(seen) for seen in found]
-        print(json.dumps(_only(listed, name) if name else listed, indent=2, default=str))
+        print(json.dumps(only(listed, name) if name else listed, indent=2, default=str))
     elif watch:
         asyncio.run(_watch(asked, namespace, name))
     else:
@@ -70,7 +70,7 @@ def status(
 
 
 async def _ask_once(asked: Target, namespace: str | None, name: str | None) -> list[view.Seen]:
-    client = await _connect(asked)
+    client = await connect(asked)
     try:
         return await fetch(client, namespace, name)
     finally:
@@ -78,7 +78,7 @@ async def _ask_once(asked: Target, namespace: str | None, name: str | None) -> l
 
 
 async def _watch(asked: Target, namespace: str | None, name: str | None) -> None:
-    client = await _connect(asked)
+    client = await connect(asked)
     try:
         out = console()
         with Live(console=out, auto_refresh=False) as live:
@@ -90,12 +90,14 @@ async def _watch(asked: Target, namespace: str | None, name: str | None) -> None
         await client.close()
 
 
-async def _connect(asked: Target) -> KubeClient:
+async def connect(asked: Target) -> KubeClient:
+    """A client with the rights of whoever runs this. Close it."""
     kubeconfig = str(asked.kubeconfig) if asked.kubeconfig else None
     return await KubeClient.connect(kubeconfig, user_agent="llm-operator-cli")
 
 
-async def _list(client: KubeClient, resource: Resource, namespace: str | None) -> list[Any]:
+async def list_all(client: KubeClient, resource: Resource, namespace: str | None) -> list[Any]:
+    """All objects of a kind, in all namespaces if None. Raises ApiError."""
     return [item async for page in client.pages(resource, namespace) for item in page["items"]]
 
 
@@ -104,7 +106,7 @@ def _render(
 ) -> RenderableType:
     now = datetime.now(UTC)
     if name is not None:
-        return view.page(_only(found, name), now)
+        return view.page(only(found, name), now)
     parts: list[RenderableType] = [
         view.table(found, now, width) if found else Text("no LLMDeployment", "dim")
     ]
@@ -113,7 +115,8 @@ def _render(
     return Group(*parts)
 
 
-def _only(found: Sequence[Any], name: str) -> Any:
+def only(found: Sequence[Any], name: str) -> Any:
+    """The one of that name. Raises CommandError if there is none, or one in several namespaces."""
     if len(found) == 1:
         return found[0]
     many = "there is no" if not found else "several namespaces have an"

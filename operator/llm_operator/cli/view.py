@@ -224,7 +224,8 @@ def _heading(title: str) -> Text:
     return Text(f"\n{title}", "bold")
 
 
-def _grid(*justify: Literal["left", "right"]) -> Table:
+def grid_of(*justify: Literal["left", "right"]) -> Table:
+    """A table without lines and titles, its columns set to these sides."""
     grid = Table.grid(padding=(0, 2))
     for side in justify:
         grid.add_column(justify=side)
@@ -232,7 +233,7 @@ def _grid(*justify: Literal["left", "right"]) -> Table:
 
 
 def _conditions(seen: Seen, now: datetime) -> RenderableType:
-    grid = _grid("left", "left", "left", "left", "right")
+    grid = grid_of("left", "left", "left", "left", "right")
     for kind, condition in seen.conditions.items():
         holds = condition["status"] == "True"
         normal = kind in ("Ready", "Available")
@@ -271,7 +272,7 @@ def _legend(plan: Object, total: int, amounts: Sequence[int]) -> Table:
         "CUDA, communication, activations",
         f"{tokens:,} tokens: {sequences:,} requests of {plan.get('maxTotalTokens', 0):,} at once",
     )
-    grid = _grid("left", "left", "right", "left")
+    grid = grid_of("left", "left", "right", "left")
     for (name, glyph, style), amount, note in zip(_PARTS, amounts, notes, strict=True):
         grid.add_row(Text(glyph, style), name, gb(amount), Text(note, "dim"))
     grid.add_row(Text(_FREE, "dim"), "kept free", gb(max(0, total - sum(amounts))), "")
@@ -279,7 +280,7 @@ def _legend(plan: Object, total: int, amounts: Sequence[int]) -> Table:
 
 
 def _revisions(revisions: Iterable[Object]) -> RenderableType:
-    grid = _grid("left", "left", "right", "left")
+    grid = grid_of("left", "left", "right", "left")
     for revision in revisions:
         wanted = revision["wanted"]
         grid.add_row(
@@ -293,10 +294,10 @@ def _revisions(revisions: Iterable[Object]) -> RenderableType:
 
 def _pods(seen: Seen, now: datetime) -> RenderableType:
     causes = {failure.get("pod"): failure for failure in seen.status.get("failures", ())}
-    grid = _grid("left", "left", "left", "left", "right", "left")
+    grid = grid_of("left", "left", "left", "left", "right", "left")
     for pod in sorted(seen.pods, key=lambda pod: pod.name):
         cause = causes.pop(pod.name, None)
-        word, style = _pod_state(pod)
+        word, style = pod_state(pod)
         grid.add_row(
             Text("●" if pod.ready else "○", style),
             pod.name,
@@ -311,7 +312,8 @@ def _pods(seen: Seen, now: datetime) -> RenderableType:
     return Padding(grid if grid.row_count else Text("none", "dim"), (0, 2))
 
 
-def _pod_state(pod: PodFact) -> tuple[str, str]:
+def pod_state(pod: PodFact) -> tuple[str, str]:
+    """What a pod is doing, in a word, and the word's style."""
     if pod.deleting:
         return "terminating", "dim"
     if pod.ready:
