@@ -64,7 +64,27 @@ OBJECT: dict[str, Any] = {
             ],
         },
         "revisions": [
-            {"name": "abc", "wanted": True, "replicas": 2, "pods": 2, "ready": 1, "image": "tgi:3"}
+            {
+                "name": "abc",
+                "wanted": True,
+                "state": "Loading",
+                "created": "2026-01-01T11:58:00Z",
+                "replicas": 2,
+                "pods": 2,
+                "ready": 2,
+                "serving": 1,
+                "image": "tgi:3",
+            },
+            {
+                "name": "bad",
+                "wanted": False,
+                "state": "Failed",
+                "reason": "AcceptanceFailed",
+                "message": "too slow",
+                "replicas": 0,
+                "pods": 0,
+                "ready": 0,
+            },
         ],
         "failures": [
             {"pod": "llama-abc-2", "reason": "HubUnauthorized", "message": "set a token"},
@@ -164,7 +184,8 @@ def test_page_has_the_arithmetic() -> None:
         "·  kept free   8.9 GB",
         "not on 3, 5 GPUs: 3 shards do not divide 64 attention heads",
         "not on 1 GPU: needs 90 GB, a GPU has 77 GB",
-        "●  abc  1/2  tgi:3",
+        "●  abc  1/2  Loading                    2m  tgi:3",
+        "○  bad  0/0  Failed (AcceptanceFailed)   -  too slow",
         "http://llama.default.svc/v1",
     ):
         assert line in shown, line

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -165,10 +166,20 @@ async def _write(which: Which, edit: Edit, *, dry: bool) -> tuple[Rollout, rollo
                     content_type="application/json-patch+json",
                 )
             except ApiError as error:
-                raise CommandError(f"not written: {error.message}") from None
+                raise CommandError(f"not written: {_why(error)}") from None
         return of, patch
     finally:
         await client.close()
+
+
+def _why(error: ApiError) -> str:
+    """The API server's refusal, without the whole object that it may repeat."""
+    if unknown := re.search(r'unknown field "([\w.]+)"', error.message):
+        return (
+            f"this cluster's custom resource has no {unknown[1]}: bring it up to date,"
+            " `llm-operator crd | kubectl apply --server-side -f -`"
+        )
+    return error.message[:1000]
 
 
 async def _read_once(which: Which) -> Rollout:

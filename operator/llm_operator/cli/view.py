@@ -118,7 +118,7 @@ def page(seen: Seen, now: datetime) -> RenderableType:
     if seen.plan:
         parts += [_heading("Plan"), _plan(seen)]
     if revisions := seen.status.get("revisions"):
-        parts += [_heading("Revisions"), _revisions(revisions)]
+        parts += [_heading("Revisions"), _revisions(revisions, now)]
     parts += [_heading("Pods"), _pods(seen, now)]
     if endpoint := seen.status.get("endpoint"):
         parts += [_heading("Endpoint"), Padding(Text(endpoint), (0, 2))]
@@ -279,15 +279,19 @@ def _legend(plan: Object, total: int, amounts: Sequence[int]) -> Table:
     return grid
 
 
-def _revisions(revisions: Iterable[Object]) -> RenderableType:
-    grid = grid_of("left", "left", "right", "left")
+def _revisions(revisions: Iterable[Object], now: datetime) -> RenderableType:
+    grid = grid_of("left", "left", "right", "left", "right", "left")
     for revision in revisions:
-        wanted = revision["wanted"]
+        state = str(revision.get("state", ""))
+        failed = revision.get("reason")
+        style = _BAD if failed else _GOOD if revision["wanted"] else "dim"
         grid.add_row(
-            Text("●" if wanted else "○", _GOOD if wanted else "dim"),
+            Text("●" if revision["wanted"] else "○", style),
             revision["name"],
-            f"{revision['ready']}/{revision['replicas']}",
-            Text(revision.get("image") or "", "dim"),
+            f"{revision.get('serving', revision['ready'])}/{revision['replicas']}",
+            Text(f"{state} ({failed})" if failed else state, style),
+            Text(age(revision.get("created"), now), "dim"),
+            Text(revision.get("message") or revision.get("image") or "", "dim"),
         )
     return Padding(grid, (0, 2))
 
