@@ -62,12 +62,16 @@ class Policy:
 def policy_from(rollout: Rollout | None, replicas: int, startup_seconds: float) -> Policy:
     """What `spec.rollout` means for `replicas` whose start-up probes allow `startup_seconds`.
 
-    As in a Deployment a percentage of surge is rounded up and one of unavailability down; as in a
-    PodDisruptionBudget one of minimum availability is rounded up. With one replica `onNoSpareGPU`
-    alone says whether it may go before its successor has come.
+    As in a Deployment a percentage of surge is rounded up and one of unavailability down, and one
+    replica may be missing if both come to nothing; as in a PodDisruptionBudget a percentage of
+    minimum availability is rounded up. With one replica `onNoSpareGPU` alone says whether it may go
+    before its successor has come.
     """
     wish = rollout or Rollout()
-    floor = max(replicas - _share(wish.max_unavailable or 0, replicas, math.floor), 0)
+    auto = wish.max_surge is None or wish.max_surge == "auto"
+    surge = 1 if auto else _share(wish.max_surge or 0, replicas, math.ceil)
+    unavailable = _share(wish.max_unavailable or 0, replicas, math.floor)
+    floor = max(replicas - (unavailable or int(surge == 0)), 0)
     if replicas == 1:
         tight = 0 if wish.on_no_spare_gpu == "Recreate" else 1
     elif wish.min_available is None:
@@ -77,10 +81,9 @@ def policy_from(rollout: Rollout | None, replicas: int, startup_seconds: float) 
     strategy = Strategy(wish.strategy or Strategy.ROLLING_UPDATE)
     budget = startup_seconds + DEADLINE_MARGIN_SECONDS
     deadline = wish.progress_deadline_seconds or budget
-    surge = wish.max_surge
     return Policy(
         strategy=strategy,
-        surge=1 if surge is None or surge == "auto" else _share(surge, replicas, math.ceil),
+        surge=surge,
         floor=floor,
         tight_floor=min(floor, tight),
         deadline_seconds=deadline if deadline > startup_seconds else budget,
