@@ -218,6 +218,19 @@ def test_a_failed_mark_that_cannot_be_read_is_still_a_mark() -> None:
     assert view.state(of.wanted) == "Failed (Unknown)"
 
 
+@pytest.mark.parametrize(
+    ("seen_then", "asked", "ended"), [(None, None, True), ("1", "1", True), ("1", "2", False)]
+)
+def test_a_stalled_rollout_has_not_ended_once_a_retry_is_asked_for(
+    seen_then: str | None, asked: str | None, ended: bool
+) -> None:
+    mark = {names.ANNOTATION_FAILED: json.dumps({"reason": "Crashed", "retry": seen_then})}
+    stalled = {"type": "Stalled", "status": "True", "reason": "RolledBack", "message": ""}
+    body = deployment(NEW, conditions=[stalled])
+    body["metadata"]["annotations"] = {names.ANNOTATION_RETRY: asked} if asked else {}
+    assert rollout(Seen(body, ()), [replica_set("new", 9, 0, NEW, **mark)]).ended is ended
+
+
 def test_foreign_replica_sets_are_left_out() -> None:
     foreign = replica_set("foreign", 9, 3, NEW)
     foreign["metadata"]["ownerReferences"][0]["uid"] = "somebody"

@@ -210,7 +210,7 @@ async def _follow(which: Which, follow: bool, timeout: float | None) -> bool:
                 shown.tell(of)
                 if not follow:
                     return True
-                if of.seen.ready or of.seen.stalled:
+                if of.ended:
                     break
                 if deadline and time.monotonic() > deadline:
                     raise CommandError(f"not ready after {timeout:g} s: {rollout_view.line(of)}")

@@ -113,6 +113,18 @@ class Rollout:
             return max(serving, key=lambda revision: revision.ready)
         return next((revision for revision in known if revision.failed is None), None)
 
+    @property
+    def retrying(self) -> bool:
+        """Whether the user has asked to try the failed revision again, since it failed."""
+        failed = self.wanted.failed if self.wanted else None
+        annotations = self.seen.deployment["metadata"].get("annotations") or {}
+        return failed is not None and annotations.get(names.ANNOTATION_RETRY) != failed.get("retry")
+
+    @property
+    def ended(self) -> bool:
+        """Whether all is done, or nothing more is done without the user."""
+        return self.seen.ready or (self.seen.stalled and not self.retrying)
+
     def find(self, name: str | None) -> Revision:
         """The revision of that name or beginning; without a name the previous one.
 
