@@ -139,15 +139,21 @@ def happened(scene: Room, name: str) -> datetime:
 
 
 def seen_at(scene: Room, name: str, reason: str) -> datetime:
-    """When the operator's own Event told the reason, to the microsecond."""
-    found = [
-        event
-        for event in scene.all("Event")
-        if event["regarding"]["name"] == name
-        and event["regarding"]["kind"] == "LLMDeployment"
-        and event["reason"] == reason
-    ]
-    assert found, [event["reason"] for event in scene.all("Event")]
+    """When the operator's own Event told the reason, to the microsecond.
+
+    Events are told in the background, so one may come a little later than the status.
+    """
+
+    def told() -> list[Any]:
+        return [
+            event
+            for event in scene.all("Event")
+            if event["regarding"]["name"] == name
+            and event["regarding"]["kind"] == "LLMDeployment"
+            and event["reason"] == reason
+        ]
+
+    found = until(told, 10, lambda: [event["reason"] for event in scene.all("Event")])
     assert found[0]["type"] == "Warning"
     return datetime.fromisoformat(found[0]["eventTime"])
 
