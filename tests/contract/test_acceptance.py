@@ -107,20 +107,28 @@ async def test_asked_in_the_background_once_until_forgotten() -> None:
     examiner = Examiner(found.append)
     async with serving(demo()) as up:
         candidate, wish = Candidate("r1", "p1", up.url), questions({})
-        assert examiner.proof(KEY, candidate, wish) is None
-        assert examiner.proof(KEY, candidate, wish) is None
+        for _ in range(2):
+            examiner.ask(KEY, candidate, wish)
+            assert examiner.result(KEY, wish) is None
         await until(lambda: bool(found))
-        first = examiner.proof(KEY, candidate, wish)
+        first = examiner.result(KEY, wish)
         assert first is not None
-        assert first.accepted
-        assert examiner.proof(KEY, candidate, wish) is first
+        assert first[0] is candidate
+        assert first[1].accepted
+        examiner.ask(KEY, candidate, wish)
+        assert examiner.result(KEY, wish) == first
         assert found == [KEY]
         # Other questions, or another pod, are another examination.
-        assert examiner.proof(KEY, candidate, questions({"contains": "no"})) is None
+        others = questions({"contains": "no"})
+        assert examiner.result(KEY, others) is None
+        examiner.ask(KEY, candidate, others)
+        assert examiner.result(KEY, wish) is None
         await until(lambda: len(found) == 2)
-        assert examiner.proof(KEY, Candidate("r1", "p2", up.url), wish) is None
+        examiner.ask(KEY, Candidate("r1", "p2", up.url), wish)
+        assert examiner.result(KEY, wish) is None
         examiner.forget(KEY)
-        assert examiner.proof(KEY, candidate, wish) is None
+        examiner.ask(KEY, candidate, wish)
+        assert examiner.result(KEY, wish) is None
         await examiner.close()
         assert len(found) == 2
 

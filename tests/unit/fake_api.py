@@ -36,7 +36,8 @@ class FakeApi:
     `watch` is set: then that is told.
 
     `before` and `after` are called with (verb, kind, name) around each write that is carried out:
-    they may raise ApiError (the answer is lost, if after), or change the world.
+    they may raise ApiError (the answer is lost, if after), or change the world. `now` gives the
+    time of births, RFC 3339 in UTC.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class FakeApi:
         self.before: Callable[[str, str, str], None] = lambda *_: None
         self.after: Callable[[str, str, str], None] = lambda *_: None
         self.watch: Callable[[str, Object], Any] = lambda *event: self.events.append(event)
+        self.now: Callable[[], str] = self._count
         self.version = 100
         self._uids = 0
 
@@ -107,7 +109,9 @@ class FakeApi:
         if metadata.get("uid") not in (None, held.body["metadata"]["uid"]):
             raise ApiError(409, "Conflict", "Precondition failed: UID in precondition differs")
         before = copy.deepcopy(held.body)
-        if sub:
+        if sub and resource.kind == "Pod":
+            _merge_conditions(held.body, body["status"]["conditions"])
+        elif sub:
             held.body["status"] = copy.deepcopy(body["status"])
         else:
             _apply(held, body)
@@ -124,13 +128,18 @@ class FakeApi:
         held = self._find(resource, namespace, name)
         for operation in operations:
             *above, last = operation["path"].strip("/").split("/")
+            last = last.replace("~1", "/")
             parent = held.body
             for part in above:
                 parent = parent[part]
+            if operation["op"] != "add" and last not in parent:
+                raise ApiError(422, "Invalid", f"{operation['path']} is not there")
             if operation["op"] == "test" and parent[last] != operation["value"]:
                 raise ApiError(422, "Invalid", "the test failed")
             if operation["op"] in ("add", "replace"):
                 parent[last] = copy.deepcopy(operation["value"])
+            if operation["op"] == "remove":
+                del parent[last]
         if any(operation["path"] == "/spec/template" for operation in operations):
             held.body["metadata"]["managedFields"] = []
         self._changed(held, generation=True)
@@ -178,7 +187,7 @@ class FakeApi:
         made["metadata"] |= {
             "uid": body["metadata"].get("uid") or f"uid-{self._uids}",
             "generation": 1,
-            "creationTimestamp": f"2026-01-01T00:{self._uids // 60:02}:{self._uids % 60:02}Z",
+            "creationTimestamp": self.now(),
         }
         if place[0] == names.KIND:
             made.setdefault("status", {"observedGeneration": -1})
@@ -186,6 +195,10 @@ class FakeApi:
         self.objects[place] = held
         self._changed(held, verb="ADDED")
         return copy.deepcopy(made)
+
+    def _count(self) -> str:
+        """A time for each object, where nothing else tells it."""
+        return f"2026-01-01T00:{self._uids // 60:02}:{self._uids % 60:02}Z"
 
     def _changed(self, held: Held, *, generation: bool = False, verb: str = "MODIFIED") -> None:
         self.version += 1
@@ -239,6 +252,13 @@ def _apply(held: Held, body: Object) -> None:
     for path, value in wanted.items():
         _set(held.body, path, value)
     held.applied = wanted
+
+
+def _merge_conditions(body: Object, conditions: list[Object]) -> None:
+    """A list that is a map by type."""
+    there = body.setdefault("status", {}).setdefault("conditions", [])
+    kept = [c for c in there if c["type"] not in {new["type"] for new in conditions}]
+    body["status"]["conditions"] = kept + copy.deepcopy(conditions)
 
 
 def _set(body: Object, path: Path, value: Any) -> None:

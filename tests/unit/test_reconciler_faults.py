@@ -17,6 +17,7 @@ from tests.unit.world import RESYNC, World
 
 from llm_operator.api import names
 from llm_operator.kube.client import ApiError
+from llm_operator.rollout.policy import HISTORY
 
 CHILDREN = ("ReplicaSet", "Service", "PodDisruptionBudget")
 
@@ -270,9 +271,11 @@ class Chaos(RuleBasedStateMachine):
         await world.serve()
         await world.settle(RESYNC)  # what a broken watch has missed
         await world.serve()
-        (replica_set,) = world.api.all("ReplicaSet")
         replicas = self.spec["replicas"]
-        assert replica_set["spec"]["replicas"] == replicas
+        asked = {r["metadata"]["name"]: r["spec"]["replicas"] for r in world.api.all("ReplicaSet")}
+        assert asked.pop(world.current()["metadata"]["name"]) == replicas
+        assert set(asked.values()) <= {0}
+        assert len(asked) <= HISTORY
         assert len(world.api.all("Service")) == 1
         assert len(world.api.all("PodDisruptionBudget")) == (replicas > 1)
         assert kstatus(world.api.one(names.KIND)) == "Current"

@@ -6,8 +6,10 @@ The test plays everybody else: users, kubelets, the ReplicaSet controller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.unit.desired_inputs import plan
@@ -16,14 +18,17 @@ from tests.unit.fake_api import FakeApi
 from llm_operator.api import names
 from llm_operator.api.spec import LLMDeploymentSpec
 from llm_operator.desired.revision import Defaults, resolve
-from llm_operator.facts.cluster import NodeFact
+from llm_operator.facts.cluster import NodeFact, PodFact
 from llm_operator.kube.store import Key, Store
 from llm_operator.reconcile.loop import Loop
 from llm_operator.reconcile.reconciler import Reconciler
+from llm_operator.reconcile.revisions import timestamp
 from llm_operator.reconcile.wishes import Answer
+from llm_operator.runtimes.base import Engine
 
 Object = dict[str, Any]
 
+BIRTH = datetime(2026, 1, 1, tzinfo=UTC)
 RESYNC = 600.0
 WATCH_DELAY = 0.01
 MODEL = {"id": "meta-llama/Llama-3.1-8B-Instruct"}
@@ -49,6 +54,12 @@ class FixedWishes:
         return Answer(resolve(spec, made, None, self.defaults), plan=made)
 
 
+def is_ready(pod: Object) -> bool:
+    """Whether requests may reach it."""
+    conditions = pod["status"].get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
 class World:
     """The API server, and the operator that runs on it within `operator()`."""
 
@@ -56,7 +67,18 @@ class World:
         self.api = FakeApi()
         self.wishes = FixedWishes()
         self.loop: Loop | None = None
+        self.room = 1000
+        self.load: dict[str, int] = {}
         self.api.watch = self._tell
+        self.api.now = lambda: timestamp(self.now())
+
+    def now(self) -> datetime:
+        """The event loop's clock, from an arbitrary birth of this world on."""
+        return BIRTH + timedelta(seconds=asyncio.get_running_loop().time())
+
+    async def in_hand(self, pods: Collection[PodFact], _: Engine) -> dict[str, int]:
+        """Requests in each pod's hands, as the pods tell."""
+        return {pod.name: self.load[pod.name] for pod in pods if pod.name in self.load}
 
     def _tell(self, verb: str, body: Object) -> None:
         if self.loop is not None:
@@ -78,6 +100,8 @@ class World:
             loop.queue,
             loop.waiting_for_nodes,
             self.wishes,  # type: ignore[arg-type]
+            in_hand=self.in_hand,
+            clock=self.now,
         )
         self.loop = loop
         await loop.first_listing()
@@ -87,6 +111,7 @@ class World:
         finally:
             self.loop = None
             await loop.stop()
+            await reconciler.close()
 
     async def settle(self, seconds: float = 3) -> None:
         """Let everything happen that happens by itself."""
@@ -107,32 +132,98 @@ class World:
 
     # the ReplicaSet controller and the kubelets
 
-    def play(self, *, ready: bool = True) -> None:
-        """Give every ReplicaSet its pods, all ready or none, and take those of others away."""
-        wanted: dict[str, Object] = {}
+    def play(self, *, ready: bool = True) -> bool:
+        """One look of theirs: ReplicaSets get their pods, and these are all ready, or none is.
+
+        Of too many pods the one that does not serve goes first, then the last that came. Pods
+        beyond `room` get no node. True if anything changed.
+        """
+        before = self.api.version
+        names_wanted = set()
         for replica_set in self.api.all("ReplicaSet"):
-            for number in range(replica_set["spec"]["replicas"]):
-                name = f"{replica_set['metadata']['name']}-{number}"
-                wanted[name] = replica_set["spec"]["template"]["metadata"]["labels"]
+            names_wanted |= self._keep_replicas(replica_set)
         for pod in self.api.all("Pod"):
-            if pod["metadata"]["name"] not in wanted:
+            if pod["metadata"]["name"] not in names_wanted:
                 self.api.drop("Pod", pod["metadata"]["name"])
+        pods = sorted(self.api.all("Pod"), key=lambda pod: "nodeName" not in pod["spec"])
+        for number, pod in enumerate(pods):
+            self._run(pod, ready=ready, has_room=number < self.room)
+        return self.api.version != before
+
+    def _keep_replicas(self, replica_set: Object) -> set[str]:
+        """The names of the pods of one ReplicaSet, those that are to come included."""
+        metadata, spec = replica_set["metadata"], replica_set["spec"]
+        there = [
+            pod
+            for pod in self.api.all("Pod")
+            if pod["metadata"]["name"].rpartition("-")[0] == metadata["name"]
+        ]
+        there.sort(key=lambda pod: (not is_ready(pod), pod["metadata"]["creationTimestamp"]))
+        kept = [pod["metadata"]["name"] for pod in there[: spec["replicas"]]]
+        numbers = (f"{metadata['name']}-{number}" for number in itertools.count())
+        while len(kept) < spec["replicas"]:
+            name = next(name for name in numbers if name not in kept)
+            template = spec["template"]
+            labels = template["metadata"]["labels"]
+            gates = {k: v for k, v in template["spec"].items() if k == "readinessGates"}
+            self.api.put(
+                {
+                    "kind": "Pod",
+                    "metadata": {"name": name, "namespace": "ns", "labels": labels},
+                    "spec": gates,
+                    "status": {"conditions": []},
+                }
+            )
+            kept.append(name)
         status = {
-            "phase": "Running",
-            "conditions": [{"type": "Ready", "status": str(ready)}],
-            "containerStatuses": [{"name": "tgi", "state": {"running": {}}, "started": ready}],
+            "replicas": spec["replicas"],
+            "observedGeneration": metadata["generation"],
         }
-        for name, labels in wanted.items():
-            metadata = {"name": name, "namespace": "ns", "labels": labels}
-            body = {"kind": "Pod", "metadata": metadata, "spec": {"nodeName": "n1"}}
-            self.api.put(body | {"status": status})
+        if replica_set.get("status") != status:
+            self.api.put({"kind": "ReplicaSet", "metadata": metadata, "status": status})
+        return set(kept)
+
+    def _run(self, pod: Object, *, ready: bool, has_room: bool) -> None:
+        """The scheduler and a kubelet on one pod."""
+        before = {c["type"]: c for c in pod["status"].get("conditions", ())}
+        is_open = all(
+            before.get(gate["conditionType"], {}).get("status") == "True"
+            for gate in pod["spec"].get("readinessGates", ())
+        )
+        states = {
+            "Ready": (has_room and ready and is_open, ""),
+            "ContainersReady": (has_room and ready, ""),
+            "PodScheduled": (has_room, "" if has_room else "Unschedulable"),
+        }
+        conditions = []
+        for kind, (holds, reason) in states.items():
+            condition = {"type": kind, "status": str(holds), "reason": reason}
+            if reason:
+                condition["message"] = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+            old = before.pop(kind, {})
+            same = old.get("status") == str(holds) and "lastTransitionTime" in old
+            moment = old["lastTransitionTime"] if same else timestamp(self.now())
+            conditions.append({**condition, "lastTransitionTime": moment})
+        spec = pod["spec"] | ({"nodeName": "n1"} if has_room else {})
+        state = {"name": "tgi", "state": {"running": {}}, "started": ready}
+        status = {
+            "phase": "Running" if has_room else "Pending",
+            "conditions": [*conditions, *before.values()],
+            "podIP": "10.0.0.1",
+            "containerStatuses": [state] if has_room else [],
+        }
+        if (spec, status) != (pod["spec"], pod["status"]):
+            metadata = pod["metadata"]
+            self.api.put({"kind": "Pod", "metadata": metadata, "spec": spec, "status": status})
 
     async def serve(self) -> None:
-        """Play until every wish that can be served is."""
-        for _ in range(4):
+        """Play until nothing happens any more."""
+        quiet = 0
+        for _ in range(60):
             await self.settle()
-            self.play()
-        await self.settle()
+            quiet = 0 if self.play() else quiet + 1
+            if quiet == 2:
+                return
 
     # what there is
 
@@ -146,6 +237,12 @@ class World:
         found = next(o for o in self.api.all(names.KIND) if o["metadata"]["name"] == name)
         status: Object = found["status"]
         return status
+
+    def current(self, name: str = "llama") -> Object:
+        """The ReplicaSet of the revision that the spec asks for."""
+        wanted = f"{name}-{self.status(name).get('currentRevision')}"
+        found = (r for r in self.api.all("ReplicaSet") if r["metadata"]["name"] == wanted)
+        return next(found, {"metadata": {"name": wanted}})
 
     def condition(self, kind: str = "Ready") -> tuple[str, str]:
         """Status and reason of a condition; ("", "") where it is not there."""

@@ -80,7 +80,7 @@ COLUMNS = (
     ("TP", "integer", ".status.plan.tensorParallel", 0),
     ("GPUs", "integer", ".status.gpus", 0),
     ("Ready", "string", ".status.ready", 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
+    ("Reason", "string", ".status.reason", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("GPU", "string", ".status.plan.gpu", 1),
     ("Revision", "string", ".status.currentRevision", 1),

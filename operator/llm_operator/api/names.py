@@ -28,8 +28,13 @@ ANNOTATION_FAILED: Final = f"{GROUP}/failed"
 """On a ReplicaSet: why its revision was given up (JSON). It is not tried again by itself."""
 ANNOTATION_ACCEPTED: Final = f"{GROUP}/accepted"
 """On a ReplicaSet: what its revision answered when it was accepted (JSON)."""
+ANNOTATION_COMPLETED: Final = f"{GROUP}/completed"
+"""On a ReplicaSet: when its revision last was all that served (RFC 3339)."""
 GATE_ACCEPTED: Final = f"{GROUP}/accepted"
 """Condition type of the readiness gate that pods have until their revision is accepted."""
+
+ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+"""On a pod: of two that serve, the ReplicaSet controller takes the one with less."""
 
 ANNOTATION_RETRY: Final = f"{GROUP}/retry"
 """On an LLMDeployment, by its user: try a failed revision again when the value is another."""

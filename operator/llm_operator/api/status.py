@@ -128,15 +128,49 @@ class PlanStatus(Part):
     warnings: list[Text] = Field(default_factory=list, max_length=8)
 
 
+class AcceptanceStatus(Part):
+    """How one prompt of `rollout.acceptance` was answered; neither question nor answer is kept."""
+
+    tokens: Int64
+    seconds: float
+    fault: Text | None = Field(None, description="What was not as expected.")
+
+
+class RevisionState(StrEnum):
+    """What a revision is about."""
+
+    LOADING = "Loading"
+    ASKED = "Asked"
+    SERVING = "Serving"
+    DRAINING = "Draining"
+    FAILED = "Failed"
+    RETIRED = "Retired"
+
+
 class RevisionStatus(Part):
     """One revision of the pods: how many are wanted, exist and serve."""
 
     name: str
     wanted: bool = Field(description="True for the revision that the current spec asks for.")
-    replicas: int
-    pods: int
-    ready: int
+    state: str | None = Field(
+        None,
+        description="Loading, Asked (acceptance), Serving, Draining, Failed, or Retired: kept with"
+        " no pods, to go back to.",
+    )
+    reason: str | None = Field(None, description="Why it has failed.")
+    message: Text | None = None
+    created: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    replicas: int = Field(description="Pods that it should have now.")
+    pods: int = Field(description="Pods that it has, those on their way out left out.")
+    ready: int = Field(description="Pods whose engine is up.")
+    serving: int | None = Field(None, description="Pods that get requests.")
+    draining: int | None = Field(
+        None, description="Pods on their way out, which finish the requests that they have."
+    )
     image: str | None = None
+    model: str | None = None
+    commit: str | None = Field(None, description="Commit of the model that its pods load.")
+    acceptance: list[AcceptanceStatus] = Field(default_factory=list, max_length=16)
 
 
 class FailureStatus(Part):
@@ -157,6 +191,9 @@ class LLMDeploymentStatus(Part):
     ready_replicas: int | None = None
     selector: str | None = Field(None, description="Label selector of the pods; read by /scale.")
     ready: str | None = Field(None, description="Ready of wanted, e.g. 2/3.")
+    reason: str | None = Field(
+        None, description="Reason of the Ready condition, with progress, e.g. Updating 1/3."
+    )
     gpus: int | None = Field(None, description="GPUs asked for by all wanted replicas.")
     current_revision: str | None = None
     image: str | None = None

@@ -28,8 +28,9 @@ class PodFact:
     """One pod of ours. Times are RFC 3339 in UTC, "" where it has not happened.
 
     `gate` is the state of its acceptance gate, None where it has none. `containers_ready`: it would
-    serve, were it not for the gate. `scheduled_at` is when the scheduler last changed its mind:
-    since then it has a node, or none. `deletion_cost`: of two pods the one with less goes first.
+    serve, were it not for the gate. `scheduled_at` and `ready_at` are since when `scheduled` and
+    `ready` are what they are. `gone_by`: it is being deleted, and killed then. `deletion_cost`: of
+    two pods the one with less goes first.
     """
 
     name: str
@@ -50,6 +51,7 @@ class PodFact:
     containers_ready: bool = False
     scheduled_at: str = ""
     ready_at: str = ""
+    gone_by: str = ""
     deletion_cost: int = 0
 
 

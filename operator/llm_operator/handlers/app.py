@@ -66,6 +66,7 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         stop.set()
         await loop.stop()
+        await reconciler.close()
         await models.close()
         await web.cleanup()
         await client.close()

@@ -40,19 +40,25 @@ class Examiner:
         self._found = found
         self._asking: dict[Key, tuple[Candidate, Acceptance, asyncio.Task[Proof]]] = {}
 
-    def proof(self, key: Key, candidate: Candidate, questions: Acceptance) -> Proof | None:
-        """The results, or None while the pod is being asked. Another pod or question starts anew.
-
-        A result stays until `forget`: the pass may have to come back before it is written down.
-        """
+    def ask(self, key: Key, candidate: Candidate, questions: Acceptance) -> None:
+        """See to it that this pod is being asked, or has been; another one is asked no more."""
         known = self._asking.get(key)
         if known is not None and known[:2] == (candidate, questions):
-            return known[2].result() if known[2].done() else None
+            return
         self.forget(key)
         task = asyncio.create_task(examine(candidate.url, questions))
         task.add_done_callback(lambda done: None if done.cancelled() else self._found(key))
         self._asking[key] = (candidate, questions, task)
-        return None
+
+    def result(self, key: Key, questions: Acceptance) -> tuple[Candidate, Proof] | None:
+        """Who was asked these questions, and how it went; None while there is no result.
+
+        It stays until `forget`: the pass that reads it may fail to write it down.
+        """
+        known = self._asking.get(key)
+        if known is None or known[1] != questions or not known[2].done():
+            return None
+        return known[0], known[2].result()
 
     def forget(self, key: Key) -> None:
         """Ask no more on behalf of this object."""

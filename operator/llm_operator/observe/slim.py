@@ -18,8 +18,6 @@ from llm_operator.runtimes.base import ENGINES
 
 Object = Mapping[str, Any]
 
-DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-
 
 def entry(body: Object) -> Entry:
     """The slim copy of any watched object, with its place and its owner (by our label)."""
@@ -94,10 +92,9 @@ def pod(body: Object) -> PodFact:
         gate=_gate(spec, conditions),
         containers_ready=conditions.get("ContainersReady", {}).get("status") == "True",
         scheduled_at=scheduled.get("lastTransitionTime") or "",
-        ready_at=(readiness.get("lastTransitionTime") or "")
-        if readiness.get("status") == "True"
-        else "",
-        deletion_cost=_cost((metadata.get("annotations") or {}).get(DELETION_COST)),
+        ready_at=readiness.get("lastTransitionTime") or "",
+        gone_by=metadata.get("deletionTimestamp") or "",
+        deletion_cost=_cost(metadata.get("annotations") or {}),
     )
 
 
@@ -113,9 +110,9 @@ def has_gate(pod_spec: Object) -> bool:
     return any(gate.get("conditionType") == names.GATE_ACCEPTED for gate in gates)
 
 
-def _cost(text: str | None) -> int:
+def _cost(annotations: Mapping[str, str]) -> int:
     try:
-        return int(text or 0)
+        return int(annotations.get(names.ANNOTATION_DELETION_COST) or 0)
     except ValueError:
         return 0
 

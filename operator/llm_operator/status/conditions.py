@@ -53,16 +53,20 @@ def verdict(situation: Situation) -> Verdict:
 
     What ails a revision that is on its way out says nothing about the wish.
     """
-    wanted = situation.wanted
+    wanted, progress = situation.wanted, situation.progress
     if situation.held is not None:
         held = situation.held
         return Verdict(False, held.stuck, held.reason, _still_serving(held.message, situation))
+    if progress is not None and (progress.stuck or progress.reason is not Reason.UPDATING):
+        return Verdict(False, progress.stuck, progress.reason, progress.message)
     if wanted is None:
         return Verdict(False, False, Reason.CREATING, "the pods are being created")
     causes = _causes(wanted, situation)
     if cause := _main_cause(causes):
         message = _still_serving(_cause_message(cause, causes, wanted, situation), situation)
         return Verdict(False, cause.stuck, cause.reason, message)
+    if progress is not None:
+        return Verdict(False, False, progress.reason, progress.message)
     older = sum(len(r.pods) for r in situation.revisions if not r.wanted)
     if wanted.ready >= situation.replicas and older:
         message = f"{_share(wanted, situation)} updated; {_pods(older)} of the previous revision"

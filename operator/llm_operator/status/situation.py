@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from llm_operator.api.status import Reason
+from llm_operator.api.status import Reason, RevisionState
+from llm_operator.facts.acceptance import Result
 from llm_operator.facts.cluster import PodFact
 from llm_operator.runtimes.terms import Plan
 
@@ -20,8 +21,20 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """What the stepper says of the way to the wish. `stuck`: only the user or an admin can help."""
+
+    reason: Reason
+    message: str
+    stuck: bool = False
+
+
+@dataclass(frozen=True)
 class RevisionSeen:
-    """One revision with its pods. `refused` is the API server's word on why it has too few."""
+    """One revision with its pods. `refused` is the API server's word on why it has too few.
+
+    `failed` is the reason and message with which it was given up, `answers` how it was accepted.
+    """
 
     name: str
     wanted: bool
@@ -30,10 +43,36 @@ class RevisionSeen:
     gpus_per_replica: int
     pods: tuple[PodFact, ...]
     refused: str | None = None
+    created: str = ""
+    model: str | None = None
+    commit: str | None = None
+    failed: tuple[str, str] | None = None
+    answers: tuple[Result, ...] = ()
 
     @property
     def ready(self) -> int:
+        """Pods that get requests."""
         return sum(pod.ready and not pod.deleting for pod in self.pods)
+
+    @property
+    def up(self) -> int:
+        """Pods whose engine answers, whether they get requests yet or not."""
+        return sum((pod.ready or pod.containers_ready) and not pod.deleting for pod in self.pods)
+
+    @property
+    def draining(self) -> int:
+        return sum(pod.deleting for pod in self.pods)
+
+    @property
+    def state(self) -> RevisionState:
+        """What it is about, in one word."""
+        if self.failed is not None:
+            return RevisionState.FAILED
+        if self.replicas == 0:
+            return RevisionState.DRAINING if self.pods else RevisionState.RETIRED
+        if self.ready >= self.replicas:
+            return RevisionState.SERVING
+        return RevisionState.ASKED if self.up > self.ready else RevisionState.LOADING
 
     @property
     def alive(self) -> tuple[PodFact, ...]:
@@ -50,6 +89,7 @@ class Situation:
     revisions: tuple[RevisionSeen, ...]
     plan: Plan | None = None
     held: Held | None = None
+    progress: Progress | None = None
     drifted: str | None = None
     endpoint: str | None = None
     selector: str = ""

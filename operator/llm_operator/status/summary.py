@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from llm_operator.api.status import (
+    AcceptanceStatus,
     Condition,
     FailureStatus,
     LLMDeploymentStatus,
     PlanStatus,
     QuantizationStatus,
+    Reason,
     RejectedStatus,
     RevisionStatus,
 )
 from llm_operator.runtimes.terms import Plan
 from llm_operator.status import conditions as judge
-from llm_operator.status.situation import Situation
+from llm_operator.status.situation import RevisionSeen, Situation
 
 MAX_FAILURES = 8
 """More would only repeat the same cause; the count is in the message."""
@@ -50,28 +52,56 @@ def summarise(situation: Situation, previous: Mapping[str, Any], now: str) -> di
         ready_replicas=situation.ready,
         selector=situation.selector,
         ready=f"{min(situation.ready, situation.replicas)}/{situation.replicas}",
+        reason=_with_progress(judged, situation),
         gpus=wanted.gpus_per_replica * situation.replicas if wanted else None,
         current_revision=wanted.name if wanted else None,
         image=wanted.image if wanted else None,
         endpoint=situation.endpoint,
         plan=plan_status(situation.plan) if situation.plan else None,
-        revisions=[
-            RevisionStatus(
-                name=r.name,
-                wanted=r.wanted,
-                replicas=r.replicas,
-                pods=len(r.alive),
-                ready=r.ready,
-                image=r.image,
-            )
-            for r in situation.revisions[:MAX_REVISIONS]
-        ],
+        revisions=[revision_status(r) for r in situation.revisions[:MAX_REVISIONS]],
         failures=[
             FailureStatus(pod=c.pod, reason=c.reason.value, message=c.message, restarts=c.restarts)
             for c in causes[:MAX_FAILURES]
         ],
     )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _with_progress(judged: judge.Verdict, situation: Situation) -> str:
+    """The reason for a table's column: how far an update is, or what it was rolled back for."""
+    wanted = situation.wanted
+    if judged.reason is Reason.UPDATING:
+        ready = min(wanted.ready, situation.replicas) if wanted else 0
+        return f"{judged.reason} {ready}/{situation.replicas}"
+    if judged.reason is Reason.ROLLED_BACK and wanted and wanted.failed:
+        return f"{judged.reason}: {wanted.failed[0]}"
+    return judged.reason
+
+
+def revision_status(seen: RevisionSeen) -> RevisionStatus:
+    """One revision as status shows it."""
+    return RevisionStatus(
+        name=seen.name,
+        wanted=seen.wanted,
+        state=seen.state,
+        reason=seen.failed[0] if seen.failed else None,
+        message=seen.failed[1] if seen.failed else None,
+        created=seen.created or None,
+        replicas=seen.replicas,
+        pods=len(seen.alive),
+        ready=seen.up,
+        serving=seen.ready,
+        draining=seen.draining,
+        image=seen.image,
+        model=seen.model,
+        commit=seen.commit,
+        acceptance=[
+            AcceptanceStatus(
+                tokens=result.tokens, seconds=round(result.seconds, 2), fault=result.fault or None
+            )
+            for result in seen.answers
+        ],
+    )
 
 
 def plan_status(plan: Plan) -> PlanStatus:
@@ -114,11 +144,25 @@ def notices(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Sequence[
     """Events for what has changed: Ready flipped, or the reason for not being ready is another."""
     before = {c.type: c for c in _previous_conditions(previous)}.get("Ready")
     after = next(c for c in _previous_conditions(status) if c.type == "Ready")
+    told = [Notice(False, Reason.ACCEPTED, note) for note in _accepted(previous, status)]
     if before is not None and (before.status, before.reason) == (after.status, after.reason):
-        return ()
+        return told
     stalled = any(c["type"] == "Stalled" for c in status["conditions"])
     troubled = after.status == "False" and bool(stalled or status.get("failures"))
-    return (Notice(troubled, after.reason, after.message),)
+    return [*told, Notice(troubled, after.reason, after.message)]
+
+
+def _accepted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[str]:
+    """What to tell of revisions that have been accepted since."""
+    known = {r["name"] for r in previous.get("revisions") or () if r.get("acceptance")}
+    for one in status["revisions"]:
+        if one["acceptance"] and one["name"] not in known:
+            slowest = max(result["seconds"] for result in one["acceptance"])
+            count = len(one["acceptance"])
+            yield (
+                f"revision {one['name']} answered {count} of {count} prompts as expected, the"
+                f" slowest in {slowest:.1f} s"
+            )
 
 
 def _previous_conditions(status: Mapping[str, Any]) -> list[Condition]:
