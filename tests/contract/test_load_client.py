@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from llm_operator.cluster.load.client import Ask, Client, ask_again
+from llm_operator.cluster.load.client import Ask, Client, _is_closed, ask_again
 from llm_operator.cluster.load.records import CHAT, Outcome
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -89,6 +90,7 @@ async def test_a_whole_answer_is_well_and_one_that_is_too_short_is_not() -> None
 @pytest.mark.parametrize(
     "cut",
     [
+        sending(HEAD, then="close"),
         sending(HEAD, TOKEN, then="close"),
         sending(HEAD, TOKEN, then="reset"),
         sending(HEAD, TOKEN, END),
@@ -96,7 +98,15 @@ async def test_a_whole_answer_is_well_and_one_that_is_too_short_is_not() -> None
         sending(HEAD, TOKEN, TOKEN, END),
         sending(HEAD, TOKEN, event({"error": "x", "error_type": "y"}), DONE, END),
     ],
-    ids=["closed", "reset", "ended early", "too few tokens", "no end mark", "error"],
+    ids=[
+        "closed at once",
+        "closed",
+        "reset",
+        "ended early",
+        "too few tokens",
+        "no end mark",
+        "error",
+    ],
 )
 async def test_a_stream_that_began_and_is_not_whole_is_cut(cut: Answer) -> None:
     async with server(cut) as url, Client(url, kept=False) as client:
@@ -137,6 +147,26 @@ async def test_a_connection_that_has_gone_stale_is_told_apart_and_asked_anew(how
         stale, again = await ask_again(client, STREAM)
     assert (stale.outcome, stale.reused) == (Outcome.STALE, True)
     assert (again.outcome, again.reused) == (Outcome.OK, False)
+
+
+async def test_a_connection_that_was_seen_to_be_closed_is_stale_however_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llm_operator.cluster.load.client.STALE_SECONDS", 0.0)
+    answers = (WHOLE, sending(then="close"), WHOLE)
+    async with server(*answers) as url, Client(url, kept=True) as client:
+        await client.ask(STREAM)
+        monkeypatch.setattr("llm_operator.cluster.load.client._is_closed", lambda _: True)
+        stale, again = await ask_again(client, STREAM)
+    assert (stale.outcome, again.outcome) == (Outcome.STALE, Outcome.OK)
+
+
+def test_one_sees_that_the_other_side_has_closed() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not _is_closed(ours)
+        theirs.close()
+        assert _is_closed(ours)
 
 
 async def test_a_request_that_was_taken_and_then_dropped_is_a_failure_on_any_connection() -> None:

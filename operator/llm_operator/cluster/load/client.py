@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
@@ -23,7 +24,9 @@ SILENCE_SECONDS = 30.0
 
 STALE_SECONDS = 0.25
 """A connection that ends later than this after a request was sent had taken the request: the
-server's fault. Sooner, and before any byte of an answer, it was being closed already."""
+server's fault. Sooner, and before any byte of an answer, it was being closed already. Where one
+sees, before sending, that the server has closed it, the time does not matter: this process may
+have had to wait for a core."""
 
 _PROMPT = "Tell me what a tensor-parallel shard is, and do not stop too early."
 
@@ -35,7 +38,9 @@ class _Progress:
     began: float
     clock: float
     reused: bool = False
+    closed: bool = False
     answering: bool = False
+    refused: bool = False
     first: float = 0.0
     tokens: int = 0
     model: str = ""
@@ -78,15 +83,17 @@ class Client:
     url: str
     kept: bool
     _session: aiohttp.ClientSession = field(init=False, repr=False)
+    _socket: socket.socket = field(init=False, repr=False)
 
     async def __aenter__(self) -> Self:
         trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
+        trace.on_connection_reuseconn.append(self._note_reuse)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=1,
                 force_close=not self.kept,
                 keepalive_timeout=60 if self.kept else None,
+                socket_factory=self._make_socket,
             ),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
@@ -102,6 +109,22 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         await self._session.close()
+
+    def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        self._socket = socket.socket(family, kind, protocol)
+        self._socket.setblocking(False)
+        return self._socket
+
+    async def _note_reuse(
+        self,
+        _: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        __: aiohttp.TraceConnectionReuseconnParams,
+    ) -> None:
+        progress: _Progress = context.trace_request_ctx
+        progress.reused = True
+        progress.closed = _is_closed(self._socket)
 
     async def ask(self, ask: Ask) -> Record:
         """One request, to its end. Never raises for what the other side does."""
@@ -131,7 +154,7 @@ class Client:
         async with request as response:
             progress.answering = True
             if response.status != 200:
-                progress.problem = f"status {response.status}"
+                progress.problem, progress.refused = f"status {response.status}", True
                 await response.read()
             elif ask.streamed:
                 await _read_stream(response, ask, progress)
@@ -151,7 +174,7 @@ async def _read_stream(response: aiohttp.ClientResponse, ask: Ask, progress: _Pr
             continue
         event = json.loads(text)
         if "choices" not in event:
-            progress.problem = "error in the stream"
+            progress.problem, progress.refused = "error in the stream", True
             continue
         progress.count(1, event["model"])
 
@@ -159,11 +182,21 @@ async def _read_stream(response: aiohttp.ClientResponse, ask: Ask, progress: _Pr
 def _outcome(progress: _Progress, seconds: float) -> Outcome:
     if progress.whole:
         return Outcome.OK
-    if progress.tokens:
-        return Outcome.CUT
-    if progress.reused and not progress.answering and seconds < STALE_SECONDS:
+    if progress.answering:
+        return Outcome.FAILED if progress.refused and not progress.tokens else Outcome.CUT
+    if progress.reused and (progress.closed or seconds < STALE_SECONDS):
         return Outcome.STALE
     return Outcome.FAILED
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection, which nobody may have noticed yet."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _words(error: Exception) -> str:
@@ -175,13 +208,6 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return f"{type(error).__name__}: {error}"
-
-
-async def _note_reuse(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    progress: _Progress = context.trace_request_ctx
-    progress.reused = True
 
 
 async def ask_again(client: Client, ask: Ask) -> list[Record]:
