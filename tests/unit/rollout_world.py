@@ -120,9 +120,7 @@ class World:
         )
 
     def free(self, node: int) -> int:
-        used = sum(
-            self.kind(p.revision).gpus for p in self.pods if p.node == node and not p.ended
-        )
+        used = sum(self.kind(p.revision).gpus for p in self.pods if p.node == node and not p.ended)
         return self.nodes[node] - used
 
     # controllers and kubelets

@@ -20,15 +20,18 @@ ENDED_PODS: Final = 3
 
 
 def is_failed(revision: RevisionSeen, retry: str | None) -> bool:
-    """Its mark holds, as the user has not asked since to try it again."""
-    return revision.failed is not None and revision.failed.retry == retry
+    """Its mark holds, as the user has not asked since to try it again.
+
+    An annotation that has gone (a `replace` strips it) asks for nothing.
+    """
+    return revision.failure is not None and retry in (None, revision.failure.retry)
 
 
 def left_over(revision: RevisionSeen) -> tuple[PodSeen, ...]:
     """Pods of an earlier try that are still stuck; they say nothing about this one."""
-    if revision.failed is None:
+    if revision.failure is None:
         return ()
-    at = revision.failed.at
+    at = revision.failure.at
     return tuple(p for p in revision.alive if p.stuck is not None and p.created <= at)
 
 
@@ -51,7 +54,7 @@ def last_good(others: Iterable[RevisionSeen], scene: Scene) -> RevisionSeen | No
     """The revision to go back to: the latest that was all that served, else one that serves."""
     serving = {r.name for r in others if scene.kept(r, r.replicas)}
     good = [
-        r for r in others if r.name in serving or (r.completed_at is not None and r.failed is None)
+        r for r in others if r.name in serving or (r.completed_at is not None and r.failure is None)
     ]
     return max(good, key=lambda r: (r.completed_at or 0.0, r.created, r.name), default=None)
 
@@ -65,8 +68,8 @@ def _stuck(pods: Iterable[PodSeen], clock: Clock) -> Cause | None:
 
 def _ended(target: RevisionSeen) -> Cause | None:
     ended = [pod for pod in target.pods if pod.ended and not pod.served]
-    if target.failed is not None:
-        ended = [pod for pod in ended if pod.created > target.failed.at]
+    if target.failure is not None:
+        ended = [pod for pod in ended if pod.created > target.failure.at]
     if len(ended) < ENDED_PODS:
         return None
     cause = next((pod.stuck for pod in ended if pod.stuck), None)
@@ -97,10 +100,13 @@ def _late(target: RevisionSeen, alive: list[PodSeen], scene: Scene) -> Cause | N
 
 def _no_gain(scene: Scene) -> Cause | None:
     """Room was made, and the target found none for long: what went for it had better come back."""
-    since = scene.waiting_since
-    made = sum(r.replicas for r in scene.others) < scene.replicas
+    since, target = scene.waiting_since, scene.target
+    others = sum(r.replicas for r in scene.others)
+    made = target is not None and others < scene.replicas <= others + target.replicas
     if since is None or scene.proven or not made or not scene.no_room:
         return None
-    if not scene.clock.passed(max(since, scene.freed_at) + scene.policy.deadline_seconds):
+    deadline = scene.policy.deadline_seconds
+    if not scene.clock.passed(max(since, scene.freed_at) + deadline):
         return None
-    return Cause(Reason.NO_SPARE_GPU, "no node had room for it even after a replica had gone")
+    text = f"no node had room for it in {deadline:.0f} s"
+    return Cause(Reason.NO_SPARE_GPU, text)

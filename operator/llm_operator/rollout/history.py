@@ -27,9 +27,8 @@ def newly_complete(scene: Scene, wanted: str | None) -> str | None:
     if len(running) != 1:
         return None
     only = running[0]
-    if len(scene.revisions) == 1 and only.name == wanted:
-        return None
-    if only is stable(scene.revisions):
+    first = len(scene.revisions) == 1 and only.name == wanted
+    if only.failure is None and (first or only is stable(scene.revisions)):
         return None
     least = max(scene.replicas, 1) if only.name == wanted else 1
     return only.name if scene.kept(only, only.replicas) >= least else None

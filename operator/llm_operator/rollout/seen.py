@@ -90,6 +90,13 @@ class RevisionSeen:
     refused: Refused | None = None
 
     @property
+    def failure(self) -> FailedMark | None:
+        """The mark of its failure, unless it has served with all replicas since."""
+        if self.failed is None or (self.completed_at or 0.0) > self.failed.at:
+            return None
+        return self.failed
+
+    @property
     def alive(self) -> tuple[PodSeen, ...]:
         return tuple(p for p in self.pods if p.alive)
 

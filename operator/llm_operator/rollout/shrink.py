@@ -62,7 +62,7 @@ def _hopeless(scene: Scene, revision: RevisionSeen) -> bool:
 
 def _dispensable(revision: RevisionSeen) -> tuple[bool, float, float, str]:
     return (
-        revision.failed is None,
+        revision.failure is None,
         revision.completed_at or 0.0,
         revision.created,
         revision.name,

@@ -111,14 +111,14 @@ def _decide(scene: Scene, seen: Seen, wanted: str | None) -> Step:
 
 def _after_failure(scene: Scene, failed: RevisionSeen) -> Step:
     """Back to what was good, or stop."""
-    assert failed.failed is not None
+    assert failed.failure is not None
     good = last_good(scene.others, scene) if scene.policy.rollback else None
     if good is None:
-        said = report.failed(scene, failed, failed.failed.cause)
+        said = report.failed(scene, failed, failed.failure.cause)
         return Step(_hold(scene), target=failed.name, report=said)
     others = tuple(r for r in scene.revisions if r is not good)
     back = Scene(good, others, scene.replicas, scene.policy, scene.freed_at, scene.clock)
-    said = report.failed(back, failed, failed.failed.cause)
+    said = report.failed(back, failed, failed.failure.cause)
     return Step(_goals(back, good.name, None), target=good.name, report=said)
 
 
@@ -145,7 +145,7 @@ def _is_canary(scene: Scene) -> bool:
         return False
     good = stable(scene.revisions)
     new = scene.target is None or scene.target is not good
-    return new and any(r.count for r in scene.others)
+    return new and scene.replicas > 0 and any(r.count for r in scene.others)
 
 
 def _goals(scene: Scene, name: str, at: Stage | None) -> dict[str, int]:
