@@ -1,7 +1,7 @@
 """The measuring process, inside the cluster's network: no forwarder between it and the API server.
 
 `python -m benchmarks.inside JSON`, started by `python -m benchmarks`. Prints a figure a line, as
-JSON, when its part is done.
+JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def measure(
             await operator.ready(http)
             bench = Bench(api, http, operator, cluster.audit_log, user, many, _tell)
             for part in parts:
-                for figure in await PARTS[part](bench):
+                async for figure in PARTS[part](bench):
                     print(json.dumps(asdict(figure)), flush=True)
         finally:
             operator.stop()

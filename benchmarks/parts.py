@@ -1,11 +1,11 @@
-"""The parts of a run. Each makes its objects, measures, takes its objects away, returns figures."""
+"""The parts of a run. Each makes its objects, gives its figures as it takes them, and tidies up."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ _ONE_BY_ONE = 200
 _REST_S = 30.0
 _SETTLE_S = 5.0
 _QUIET_S = 3.0
+_BETWEEN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ OURS = Kind("LLMDeployment", objects.LLM, objects.llm_deployment)
 PLAIN = Kind("Deployment", objects.DEPLOYMENTS, objects.deployment)
 
 
-async def latency(bench: Bench) -> list[Figure]:
+async def latency(bench: Bench) -> AsyncIterator[Figure]:
     """One at a time, nothing else going on (no pods): created -> its ReplicaSet is seen."""
-    figures = []
     for kind in (PLAIN, OURS):
         bench.tell(f"{_ONE_BY_ONE} times one {kind.title}")
         taken = []
@@ -79,18 +79,16 @@ async def latency(bench: Bench) -> list[Figure]:
                 taken.append(1000 * (max(seen.at.values()) - started))
                 await bench.api.request("DELETE", f"{kind.path}/{name}")
                 await seen.until(lambda at: not at, 30)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(_BETWEEN_S)
         for share, target in ((0.5, 19.0), (0.99, 50.0)):
             value = percentile(taken, share)
             promised = target if kind is OURS else None
             what = f"{kind.title} -> ReplicaSet, p{100 * share:g}"
-            figures.append(Figure("latency", what, value, "ms", promised, note="idle, one by one"))
-    return figures
+            yield Figure("latency", what, value, "ms", promised, note="idle, one by one")
 
 
-async def burst(bench: Bench) -> list[Figure]:
+async def burst(bench: Bench) -> AsyncIterator[Figure]:
     """Many at once, without pods: how many ReplicaSets a second."""
-    figures = []
     for kind in (PLAIN, OURS):
         bench.tell(f"{_BURST} {kind.title}s at once")
         async with watching(bench.api, objects.REPLICA_SETS) as seen:
@@ -102,12 +100,11 @@ async def burst(bench: Bench) -> list[Figure]:
         target = 50.0 if kind is OURS else None
         note = f"all there after {taken:.1f} s; creating them took {created:.1f} s"
         what = f"{_BURST} {kind.title}s at once"
-        figures.append(Figure("burst", what, _BURST / taken, "/s", target, True, note))
+        yield Figure("burst", what, _BURST / taken, "/s", target, True, note)
         await _remove_all(bench, kind)
-    return figures
 
 
-async def writes(bench: Bench) -> list[Figure]:
+async def writes(bench: Bench) -> AsyncIterator[Figure]:
     """What one creation to Ready costs the API server, by its own audit log."""
     bench.tell("one LLMDeployment to Ready, counting writes")
     mark = await bench.quiet()
@@ -116,45 +113,39 @@ async def writes(bench: Bench) -> list[Figure]:
         await seen.until(bool, 120)
         await asyncio.sleep(_SETTLE_S)
     made = Counter(f"{event.verb} {_resource(event)}" for event in bench.writes(mark))
-    events = sum(count for what, count in made.items() if what.endswith(" events"))
-    children = sum(count for what, count in made.items() if what.startswith("create "))
-    children -= events
+    events = made["create events"]
+    children = sum(count for what, count in made.items() if what.startswith("create ")) - events
     note = ", ".join(f"{count} {what}" for what, count in sorted(made.items()))
-    figure = Figure(
-        "writes", "creation to Ready", made.total() - events, "writes", children + 3, note=note
-    )
+    value = made.total() - events
+    yield Figure("writes", "creation to Ready", value, "writes", children + 3, note=note)
     await _remove_all(bench, OURS)
-    return [figure]
 
 
-async def scale(bench: Bench) -> list[Figure]:
+async def scale(bench: Bench) -> AsyncIterator[Figure]:
     """Many at once with a pod each; then memory, rest, and a restart. Promised for a thousand."""
+
+    def figure(kind: Kind, what: str, value: float, target: float | None = None) -> Figure:
+        return Figure("scale", f"{bench.many} {kind.title}s: {what}", value, "s", target)
+
     plain = await _at_once(bench, PLAIN)
+    yield figure(PLAIN, "ReplicaSets", plain["ReplicaSets"])
+    yield figure(PLAIN, "status complete", plain["complete"])
+    yield figure(PLAIN, "all available", plain["Ready"])
     await _remove_all(bench, PLAIN)
     ours = await _at_once(bench, OURS)
-    figures = [
-        _scale_figure(bench, PLAIN, "ReplicaSets", plain["ReplicaSets"]),
-        _scale_figure(bench, PLAIN, "status complete", plain["status"]),
-        _scale_figure(bench, OURS, "ReplicaSets", ours["ReplicaSets"], 20),
-        _scale_figure(bench, OURS, "children and status complete", ours["status"], 75),
-        Figure(
-            "scale",
-            "children and status, ratio to Deployments",
-            ours["status"] / plain["status"],
-            "x",
-        ),
-        _scale_figure(bench, OURS, "all Ready", ours["Ready"]),
-        _scale_figure(bench, PLAIN, "all available", plain["Ready"]),
-    ]
+    yield figure(OURS, "ReplicaSets", ours["ReplicaSets"], 20)
+    yield figure(OURS, "children and status complete", ours["complete"], 75)
+    ratio = ours["complete"] / plain["complete"]
+    yield Figure("scale", "children and status, ratio to Deployments", ratio, "x")
+    yield figure(OURS, "all Ready", ours["Ready"])
     await bench.quiet()
-    figures += _memory(bench, "all Ready")
-    figures.append(await _at_rest(bench))
-    figures += await _restarted(bench)
-    await _remove_all(bench, OURS)
-    return figures
+    yield _memory(bench, "all Ready")
+    yield await _at_rest(bench)
+    async for found in _restarted(bench):
+        yield found
 
 
-PARTS: Mapping[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
+PARTS: Mapping[str, Callable[[Bench], AsyncIterator[Figure]]] = {
     "latency": latency,
     "burst": burst,
     "writes": writes,
@@ -186,28 +177,23 @@ async def _at_once(bench: Bench, kind: Kind) -> dict[str, float]:
     ):
         started = time.monotonic()
         await _create(bench, kind, "scale", bench.many, 1)
-        await replica_sets.until(lambda at: len(at) >= bench.many, 600)
-        await reported.until(lambda at: len(at) >= bench.many, 600)
-        await others.until(lambda at: len(at) >= services, 600)
-        await ready.until(lambda at: len(at) >= bench.many, 900)
-        complete = [*reported.at.values(), *others.at.values()]
-        return {
-            "ReplicaSets": max(replica_sets.at.values()) - started,
-            "status": max(complete) - started,
-            "Ready": max(ready.at.values()) - started,
-        }
+        taken = {"created": time.monotonic() - started}
+        for what, seen, count in (
+            ("ReplicaSets", replica_sets, bench.many),
+            ("status", reported, bench.many),
+            ("Services", others, services),
+            ("Ready", ready, bench.many),
+        ):
+            await seen.until(lambda at, n=count: len(at) >= n, 900)  # type: ignore[misc]
+            taken[what] = max(seen.at.values(), default=started) - started
+            bench.tell(f"  {what}: {taken[what]:.1f} s")
+        return {**taken, "complete": max(taken["status"], taken["Services"])}
 
 
-def _scale_figure(
-    bench: Bench, kind: Kind, what: str, value: float, target: float | None = None
-) -> Figure:
-    return Figure("scale", f"{bench.many} {kind.title}s: {what}", value, "s", target)
-
-
-def _memory(bench: Bench, when: str) -> list[Figure]:
+def _memory(bench: Bench, when: str) -> Figure:
     note = f"peak {bench.operator.peak_bytes() / 1e6:.0f} MB"
     resident = bench.operator.resident_bytes() / 1e6
-    return [Figure("scale", f"memory, {when}", resident, "MB", 220, note=note)]
+    return Figure("scale", f"memory, {when}", resident, "MB", 220, note=note)
 
 
 async def _at_rest(bench: Bench) -> Figure:
@@ -219,38 +205,35 @@ async def _at_rest(bench: Bench) -> Figure:
     return Figure("scale", "writes at rest", len(made), "writes", 0, note=f"{used:.1%} of a core")
 
 
-async def _restarted(bench: Bench) -> list[Figure]:
+async def _restarted(bench: Bench) -> AsyncIterator[Figure]:
     bench.tell("restarting the operator")
     bench.operator.stop()
     mark = bench.audit.mark()
     started = bench.operator.start()
     ready = await bench.operator.ready(bench.http) - started
     looked = await bench.operator.passes(bench.http, bench.many) - started
-    await asyncio.sleep(_SETTLE_S)
     note = f"everything listed after {ready:.1f} s"
-    return [
-        Figure("scale", "restart: all looked at", looked, "s", 15, note=note),
-        Figure("scale", "writes after a restart", len(bench.writes(mark)), "writes", 0),
-        *_memory(bench, "after a restart"),
-    ]
+    yield Figure("scale", "restart: all looked at", looked, "s", 15, note=note)
+    await asyncio.sleep(_SETTLE_S)
+    yield Figure("scale", "writes after a restart", len(bench.writes(mark)), "writes", 0)
+    yield _memory(bench, "after a restart")
 
 
 async def _create(bench: Bench, kind: Kind, name: str, count: int, replicas: int) -> None:
     """So many creates, as fast as a number of connections can send them."""
-    clients = asyncio.Semaphore(_CLIENTS)
 
     async def one(number: int) -> None:
-        async with clients:
-            body = kind.make(f"{name}-{number}", number, replicas)
-            await bench.api.request("POST", kind.path, body)
+        body = kind.make(f"{name}-{number}", number, replicas)
+        await bench.api.request("POST", kind.path, body)
 
-    await asyncio.gather(*map(one, range(count)))
+    await _side_by_side(one(number) for number in range(count))
 
 
 async def _remove_all(bench: Bench, kind: Kind) -> None:
     """Delete what was made and wait until nothing of it is left, pods included."""
     bench.tell(f"removing the {kind.title}s")
-    await bench.api.request("DELETE", kind.path)
+    found = await bench.api.names(kind.path)
+    await _side_by_side(bench.api.request("DELETE", f"{kind.path}/{name}") for name in found)
     deadline = time.monotonic() + 900
     for path in (kind.path, objects.REPLICA_SETS, objects.PODS):
         while await bench.api.names(path):
@@ -258,6 +241,16 @@ async def _remove_all(bench: Bench, kind: Kind) -> None:
                 raise TimeoutError(f"{path} is not empty")
             await asyncio.sleep(0.5)
     await asyncio.sleep(2)
+
+
+async def _side_by_side(requests: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    clients = asyncio.Semaphore(_CLIENTS)
+
+    async def one(request: Coroutine[Any, Any, Any]) -> None:
+        async with clients:
+            await request
+
+    await asyncio.gather(*map(one, requests))
 
 
 def _count(at: Mapping[str, float], name: str) -> int:

@@ -7,6 +7,7 @@ imported when it runs, so that `--help` is there at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -92,12 +93,25 @@ def demo(
     chart: Annotated[
         Path | None, typer.Option(help="The operator's chart.", metavar="DIR", show_default=False)
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = 180,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds until all must be ready; with --upgrade, for each act.")
+    ] = 240,
+    upgrade: Annotated[
+        bool,
+        typer.Option("--upgrade", help="Instead: upgrades under steady traffic."),
+    ] = False,
 ) -> None:
     """Show everything on this machine: cluster, operator, examples, answers."""
-    from llm_operator.cli import demo as command
+    if upgrade:
+        if examples is not None:
+            raise typer.BadParameter("--upgrade plays with its own model", param_hint="--examples")
+        from llm_operator.cli.demo_upgrade import demo_upgrade
 
-    code = command.demo(keep=keep, nodes=nodes, examples=examples, chart=chart, timeout=timeout)
+        code = demo_upgrade(keep=keep, nodes=nodes, chart=chart, timeout=timeout)
+    else:
+        from llm_operator.cli import demo as command
+
+        code = command.demo(keep=keep, nodes=nodes, examples=examples, chart=chart, timeout=timeout)
     raise typer.Exit(code)
 
 
@@ -208,6 +222,8 @@ rollout.register(app)
 
 def main() -> None:
     """The entry point: an error is one line on stderr, unless --debug."""
+    # Asked to end, what was started is stopped first, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except Exception as error:
