@@ -84,9 +84,11 @@ def revision(
     replicas: int = 1,
     wanted: bool = True,
     refused: str | None = None,
+    **changes: Any,
 ) -> RevisionSeen:
     """A revision with 2 GPUs per replica; the wanted one, unless said otherwise."""
-    return RevisionSeen(name, wanted, replicas, "image:1", 2, pods, refused)
+    plain = RevisionSeen(name, wanted, replicas, "image:1", 2, pods, refused)
+    return replace(plain, **changes)
 
 
 def situation(*revisions: RevisionSeen, replicas: int = 1, **changes: Any) -> Situation:

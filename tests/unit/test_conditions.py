@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.status_samples import PLAN, crashed, pending, pod, ready, revision, situation
 
 from llm_operator.api.status import ConditionType, LLMDeploymentStatus, Reason
-from llm_operator.status.situation import Held, RevisionSeen, Situation
+from llm_operator.status.situation import Held, Progress, RevisionSeen, Situation
 from llm_operator.status.summary import summarise
 
 SECRET = "hf_THISisNOBODYsBUSINESS"
@@ -66,12 +66,21 @@ HELD = st.none() | st.builds(
     st.just("the reason, with numbers."),
     st.booleans(),
 )
+PROGRESS = st.none() | st.builds(
+    Progress,
+    st.sampled_from(
+        [Reason.UPDATING, Reason.PAUSED, Reason.NO_SPARE_GPU, Reason.ROLLED_BACK, Reason.CRASHED]
+    ),
+    st.just("1/3 replicas updated"),
+    st.booleans(),
+)
 SITUATIONS = st.builds(
     lambda seen, **kw: situation(*seen, **kw),
     revisions(),
     replicas=st.integers(0, 4),
     generation=st.integers(1, 5),
     held=HELD,
+    progress=PROGRESS,
     drifted=st.none() | st.just("edited by kubectl"),
     plan=st.none() | st.just(PLAN),
     lost_nodes=st.just(("lost",)),
@@ -110,6 +119,7 @@ def test_ready_means_that_the_wish_is_served_and_nothing_else_is_left(seen: Situ
     if by_type(status)["Ready"]["status"] != "True":
         return
     assert seen.held is None
+    assert seen.progress is None
     assert seen.wanted is not None
     assert seen.wanted.replicas == seen.replicas
     assert len(seen.wanted.alive) == seen.wanted.ready == seen.replicas

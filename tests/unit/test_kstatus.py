@@ -10,7 +10,7 @@ from tests.kstatus import Health, KStatus, argo_health, kstatus, kubectl_wait
 from tests.unit.status_samples import crashed, pending, pod, ready, revision, situation
 
 from llm_operator.api.status import Reason
-from llm_operator.status.situation import Held, Situation
+from llm_operator.status.situation import Held, Progress, Situation
 from llm_operator.status.summary import summarise
 
 NO_GPU = "0/9 nodes are available: 9 Insufficient nvidia.com/gpu."
@@ -135,6 +135,104 @@ STATES = {
         situation(revision(pod("a", phase="Failed", reason="Evicted", container=None), pod("b"))),
         Reason.LOADING,
         "InProgress",
+    ),
+    "the first new pod loads": Judged(
+        situation(OLD, revision(pod()), progress=Progress(Reason.UPDATING, "0/1 updated")),
+        Reason.UPDATING,
+        "InProgress",
+        available=True,
+    ),
+    "the first new pod is asked, and serves nobody yet": Judged(
+        situation(
+            OLD,
+            revision(pod(containers_ready=True, gate=False)),
+            progress=Progress(Reason.UPDATING, "0/1 updated; asked the acceptance prompts"),
+        ),
+        Reason.UPDATING,
+        "InProgress",
+        available=True,
+    ),
+    "nothing but the new one serves, the old one has just gone": Judged(
+        situation(revision(ready()), progress=Progress(Reason.UPDATING, "1/1 updated")),
+        Reason.UPDATING,
+        "InProgress",
+        available=True,
+    ),
+    "a new pod crashed once": Judged(
+        situation(
+            OLD,
+            revision(pod(container=crashed("?"))),
+            progress=Progress(Reason.UPDATING, "0/1 updated"),
+        ),
+        Reason.CRASHED,
+        "InProgress",
+        available=True,
+    ),
+    "no spare GPU, one at a time": Judged(
+        situation(
+            OLD, revision(pending(NO_GPU)), progress=Progress(Reason.NO_SPARE_GPU, "one by one")
+        ),
+        Reason.NO_SPARE_GPU,
+        "InProgress",
+        available=True,
+    ),
+    "no spare GPU, and none may be made": Judged(
+        situation(
+            OLD,
+            revision(pending(NO_GPU)),
+            progress=Progress(Reason.NO_SPARE_GPU, "1 must serve", stuck=True),
+        ),
+        Reason.NO_SPARE_GPU,
+        "Failed",
+        False,
+        True,
+        "Degraded",
+    ),
+    "paused before the new revision was made": Judged(
+        situation(OLD, progress=Progress(Reason.PAUSED, "paused")),
+        Reason.PAUSED,
+        "InProgress",
+        available=True,
+    ),
+    "a canary waits to be promoted": Judged(
+        situation(
+            OLD, revision(ready()), progress=Progress(Reason.PAUSED, "step 1 of 2"), replicas=2
+        ),
+        Reason.PAUSED,
+        "InProgress",
+        available=True,
+    ),
+    "rolled back": Judged(
+        situation(
+            revision(ready("o1"), name="old", wanted=False),
+            revision(replicas=0, failed=("HubNotFound", "404")),
+            progress=Progress(Reason.ROLLED_BACK, "revision new failed: HubNotFound", stuck=True),
+        ),
+        Reason.ROLLED_BACK,
+        "Failed",
+        False,
+        True,
+        "Degraded",
+    ),
+    "the new one failed, and is left as it is": Judged(
+        situation(
+            OLD,
+            revision(pod(), failed=("ProgressDeadlineExceeded", "late")),
+            progress=Progress(Reason.PROGRESS_DEADLINE_EXCEEDED, "late", stuck=True),
+        ),
+        Reason.PROGRESS_DEADLINE_EXCEEDED,
+        "Failed",
+        False,
+        True,
+        "Degraded",
+    ),
+    "serving, older revisions are kept": Judged(
+        situation(revision(name="old", wanted=False, replicas=0), revision(ready())),
+        Reason.READY,
+        "Current",
+        True,
+        True,
+        "Healthy",
     ),
     "template edited, still serving": Judged(
         situation(revision(ready()), drifted="edited by kubectl"),

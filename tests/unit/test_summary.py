@@ -8,8 +8,9 @@ from typing import Any
 from tests.unit.status_samples import PLAN, crashed, pod, ready, revision, situation
 
 from llm_operator.api.status import LLMDeploymentStatus, Reason
+from llm_operator.facts.acceptance import Result
 from llm_operator.runtimes.terms import Quantization, Rejected
-from llm_operator.status.situation import Held, Situation
+from llm_operator.status.situation import Held, Progress, Situation
 from llm_operator.status.summary import MAX_FAILURES, notices, plan_status, summarise
 
 NOW = "2026-01-01T00:00:00Z"
@@ -36,6 +37,54 @@ def test_counts_are_those_of_scale_and_of_the_columns() -> None:
         ("old", False, 1, 1),
         ("new", True, 2, 1),
     ]
+
+
+def test_a_revision_in_one_word() -> None:
+    up = {"containers_ready": True}
+    story = {
+        "Loading": revision(pod()),
+        "Asked": revision(pod("a", gate=False, **up), replicas=1),
+        "Serving": revision(ready()),
+        "Draining": revision(ready(deleting=True), replicas=0, wanted=False),
+        "Retired": revision(replicas=0, wanted=False),
+        "Failed": revision(pod(), failed=("HubNotFound", "no such model")),
+    }
+    for state, seen in story.items():
+        (told,) = status(situation(seen))["revisions"]
+        assert told["state"] == state
+    assert (told["reason"], told["message"]) == ("HubNotFound", "no such model")
+    asked = status(situation(story["Asked"]))["revisions"][0]
+    assert (asked["pods"], asked["ready"], asked["serving"], asked["draining"]) == (1, 1, 0, 0)
+    leaving = status(situation(story["Draining"]))["revisions"][0]
+    assert (leaving["pods"], leaving["ready"], leaving["serving"], leaving["draining"]) == (
+        (0, 0, 0, 1)
+    )
+
+
+def test_the_column_tells_how_far_an_update_is_and_what_it_was_rolled_back_for() -> None:
+    old = revision(ready("o"), name="old", wanted=False)
+    new = revision(ready("a"), pod("b"), replicas=2)
+    updating = Progress(Reason.UPDATING, "1/3 replicas updated")
+    assert status(situation(old, new, replicas=3, progress=updating))["reason"] == "Updating 1/3"
+    assert status(situation(old, replicas=3, progress=updating))["reason"] == "Updating 0/3"
+    failed = revision(replicas=0, failed=("ImagePullFailed", "the image cannot be pulled"))
+    back = Progress(Reason.ROLLED_BACK, "revision new failed", stuck=True)
+    assert status(situation(old, failed, progress=back))["reason"] == "RolledBack: ImagePullFailed"
+    assert status(SERVING)["reason"] == "Ready"
+
+
+def test_what_a_revision_answered_is_shown_and_told_once() -> None:
+    before = situation(revision(ready()))
+    answered = (Result(8, 0.512), Result(9, 1.0))
+    after = situation(revision(ready(), answers=answered))
+    assert status(after)["revisions"][0]["acceptance"] == [
+        {"tokens": 8, "seconds": 0.51},
+        {"tokens": 9, "seconds": 1.0},
+    ]
+    assert told(before, after) == [(False, "Accepted")]
+    assert told(before, after, after) == []
+    note = notices(status(before), status(after))[0].note
+    assert note == "revision new answered 2 of 2 prompts as expected, the slowest in 1.0 s"
 
 
 def test_more_than_wanted_is_not_shown_as_three_of_two() -> None:

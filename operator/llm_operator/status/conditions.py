@@ -57,14 +57,15 @@ def verdict(situation: Situation) -> Verdict:
     if situation.held is not None:
         held = situation.held
         return Verdict(False, held.stuck, held.reason, _still_serving(held.message, situation))
-    if progress is not None and (progress.stuck or progress.reason is not Reason.UPDATING):
+    if progress is not None and not (wanted and progress.is_plain):
         return Verdict(False, progress.stuck, progress.reason, progress.message)
     if wanted is None:
         return Verdict(False, False, Reason.CREATING, "the pods are being created")
     causes = _causes(wanted, situation)
     if cause := _main_cause(causes):
         message = _still_serving(_cause_message(cause, causes, wanted, situation), situation)
-        return Verdict(False, cause.stuck, cause.reason, message)
+        # What cannot come up beside something that serves is given up by us: no need to act yet.
+        return Verdict(False, cause.stuck and progress is None, cause.reason, message)
     if progress is not None:
         return Verdict(False, False, progress.reason, progress.message)
     older = sum(len(r.pods) for r in situation.revisions if not r.wanted)

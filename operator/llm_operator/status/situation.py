@@ -28,6 +28,11 @@ class Progress:
     message: str
     stuck: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """It goes on, and only trouble with pods would be worth telling instead."""
+        return self.reason is Reason.UPDATING and not self.stuck
+
 
 @dataclass(frozen=True)
 class RevisionSeen:
