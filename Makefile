@@ -16,11 +16,15 @@ DEMO ?=
 
 .PHONY: help
 help: ## what there is to make
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
 demo: $(READY) ## the whole product on this machine, simulated GPUs (DEMO=--keep leaves it running)
 	@$(BIN)/llm-operator demo $(DEMO)
+
+.PHONY: demo-upgrade
+demo-upgrade: $(READY) ## a model is upgraded, rolled back and drained while users talk to it
+	@$(BIN)/llm-operator demo --upgrade $(DEMO)
 
 .PHONY: test
 test: lint programs ## lint, types, import contracts, all tests, also on a real control plane

@@ -48,16 +48,10 @@ def demo(
     """Run it. 0 if every example got ready and answered, else 1."""
     out, to = console(), console(stderr=True)
     examples, chart = examples or _EXAMPLES, chart or install.CHART
-    for wanted, option in ((examples, "--examples"), (chart, "--chart")):
-        if not wanted.exists():
-            raise CommandError(f"{wanted} is not there: run this in a checkout, or give {option}")
+    _need(examples, "--examples")
     if importlib.util.find_spec("text_generation") is None:
         raise CommandError("the demo talks to models: pip install 'llm-operator[cluster]'")
-    if state.is_running(default_state_dir(NAME)):
-        raise CommandError(f"a demo is running: `llm-operator down {NAME}` first")
-    local.get_programs(to)
-    with _cluster(nodes or local.NODES, to, keep=keep) as cluster:
-        operator = _start_operator(cluster, chart, to)
+    with stage(NAME, nodes or local.NODES, chart, to, keep=keep) as (cluster, operator):
         with step(f"applying {local.shown(examples)}", to):
             cluster.kubectl("apply", f"--filename={examples}")
         seen = asyncio.run(_follow(cluster, operator, timeout, out, to))
@@ -71,14 +65,26 @@ def demo(
 
 
 @contextmanager
-def _cluster(nodes: str, to: Console, *, keep: bool) -> Iterator[LocalCluster]:
-    """A cluster for the time of the demo; kept, if so wished, also when the demo fails."""
-    cluster = local.start(NAME, nodes, to, die_with=None if keep else os.getpid())
+def stage(
+    name: str, nodes: str, chart: Path, to: Console, *, keep: bool
+) -> Iterator[tuple[LocalCluster, subprocess.Popen[bytes]]]:
+    """A cluster and the operator at work in it, for the time of a demo; kept, if so wished, also
+    when the demo fails."""
+    _need(chart, "--chart")
+    if state.is_running(default_state_dir(name)):
+        raise CommandError(f"a demo is running: `llm-operator down {name}` first")
+    local.get_programs(to)
+    cluster = local.start(name, nodes, to, die_with=None if keep else os.getpid())
     try:
-        yield cluster
+        yield cluster, _start_operator(cluster, chart, to)
     finally:
         if not keep:
             local.stop(cluster, to)
+
+
+def _need(wanted: Path, option: str) -> None:
+    if not wanted.exists():
+        raise CommandError(f"{wanted} is not there: run this in a checkout, or give {option}")
 
 
 def _start_operator(cluster: LocalCluster, chart: Path, to: Console) -> subprocess.Popen[bytes]:
@@ -107,7 +113,7 @@ async def _follow(
         with Live(console=to, auto_refresh=False, transient=True) as live:
             while time.monotonic() - started < timeout:
                 if operator.poll() is not None:
-                    raise CommandError(f"the operator ended: {_last_words(cluster)}")
+                    raise CommandError(f"the operator ended: {last_words(cluster)}")
                 seen = await fetch(client, None)
                 elapsed = time.monotonic() - started
                 if to.is_terminal:
@@ -147,7 +153,10 @@ def _tell_changes(
 
 def _ask(cluster: LocalCluster, ready: Sequence[view.Seen]) -> list[Answer]:
     """One question to each, through its Service's own address, from inside the cluster."""
-    targets = [f"{found.name}=http://{_address(cluster, found)}" for found in ready]
+    targets = [
+        f"{found.name}=http://{service_address(cluster, found.namespace, found.name)}"
+        for found in ready
+    ]
     program = [sys.executable, "-m", "llm_operator.cli.chat", *targets]
     with cluster.run_inside(program, stdout=subprocess.PIPE, text=True) as process:
         said = process.communicate()[0]
@@ -155,10 +164,10 @@ def _ask(cluster: LocalCluster, ready: Sequence[view.Seen]) -> list[Answer]:
     return sorted(answers, key=lambda answer: answer.name)
 
 
-def _address(cluster: LocalCluster, found: view.Seen) -> str:
-    """Address and port of the Service: there is no DNS in the local cluster."""
+def service_address(cluster: LocalCluster, namespace: str, name: str) -> str:
+    """Address and port of a Service: there is no DNS in the local cluster."""
     service = json.loads(
-        cluster.kubectl("get", "service", found.name, f"--namespace={found.namespace}", "-o=json")
+        cluster.kubectl("get", "service", name, f"--namespace={namespace}", "-o=json")
     )
     return f"{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}"
 
@@ -205,6 +214,7 @@ def _what_next(cluster: LocalCluster | None, seen: Sequence[view.Seen]) -> str:
     )
 
 
-def _last_words(cluster: LocalCluster) -> str:
+def last_words(cluster: LocalCluster) -> str:
+    """The end of the operator's log."""
     lines = _log_file(cluster).read_text(errors="replace").splitlines()
     return "\n".join(lines[-_LOG_LINES:]) or "it says nothing"
