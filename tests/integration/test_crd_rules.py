@@ -53,7 +53,6 @@ spec:
     payloadLimit: 4000000
     ropeScaling: {type: dynamic, factor: 2.0}
     enablePrefillLogprobs: true
-    apiKeySecretRef: {name: api-key, key: key}
     env:
     - {name: NCCL_DEBUG, value: INFO}
     - {name: LOG_LEVEL, value: debug}
@@ -74,7 +73,29 @@ spec:
     topologySpread:
     - {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}
     - {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}
-  rollout: {drainSeconds: 300}
+  rollout:
+    strategy: Canary
+    maxSurge: auto
+    maxUnavailable: 25%
+    minAvailable: 2
+    onNoSpareGPU: Recreate
+    progressDeadlineSeconds: 3600
+    onFailure: Hold
+    history: 0
+    paused: false
+    canary:
+      steps:
+      - {replicas: 1}
+      - {replicas: 25%, pauseSeconds: 600}
+      - {replicas: 2}
+      - {replicas: 50%}
+    drainSeconds: 300
+    acceptance:
+      timeoutSeconds: 30
+      prompts:
+      - prompt: The capital of France is
+        maxTokens: 32
+        expect: {contains: Paris, notEmpty: true, maxLatencySeconds: 20.5, minTokensPerSecond: 20}
 """
 
 GOOD_PARTS = [
@@ -87,6 +108,12 @@ GOOD_PARTS = [
     "gpu: {resourceName: nvidia.com/mig-3g.40gb}",
     "gpu: {memory: 24Gi}\nscheduling: {nodeSelector: {accelerator: small}}",
     "runtime: {loraAdapters: [{id: acme/adapter, revision: v2}]}",
+    "runtime: {apiKeySecretRef: {name: api-key, key: key}}",
+    "rollout: {maxSurge: 0}",
+    "rollout: {maxSurge: 0%, maxUnavailable: 1}",
+    "rollout: {maxSurge: 100%, maxUnavailable: 0}",
+    "rollout: {strategy: Recreate, onFailure: Rollback, paused: true}",
+    "rollout: {acceptance: {prompts: [{prompt: Hello}]}}",
 ]
 
 

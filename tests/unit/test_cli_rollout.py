@@ -210,6 +210,18 @@ def test_previous_is_else_the_newest_that_has_not_failed() -> None:
     assert of.previous.name == "b"
 
 
+def test_previous_is_of_idle_ones_the_last_that_was_all_that_served() -> None:
+    sets = [
+        replica_set("a", 1, 0, OLD, **{names.ANNOTATION_COMPLETED: "2026-01-01T11:30:00Z"}),
+        replica_set("b", 2, 0, OLD, **{names.ANNOTATION_COMPLETED: "2026-01-01T11:20:00Z"}),
+        replica_set("never-done", 5, 0, OLD),
+        replica_set("new", 9, 3, NEW),
+    ]
+    of = rollout(Seen(deployment(NEW), ()), sets)
+    assert of.previous is not None
+    assert of.previous.name == "a"
+
+
 def test_a_failed_mark_that_cannot_be_read_is_still_a_mark() -> None:
     sets = [replica_set("new", 9, 3, NEW, **{names.ANNOTATION_FAILED: "?"})]
     of = rollout(Seen(deployment(NEW), ()), sets)

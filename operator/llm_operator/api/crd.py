@@ -1,7 +1,7 @@
 """The CustomResourceDefinition, generated from the pydantic models.
 
 Decides how a model becomes a structural OpenAPI v3 schema: references inlined, null dropped, maps
-and lists marked for server-side apply, rules of `rules.py` attached. A default is kept only for a
+and lists marked for server-side apply, the rules attached. A default is kept only for a
 field that never reaches a pod, so that another default can never restart a model. Refuses to know
 what any field means.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from llm_operator.api import names
+from llm_operator.api import names, rollout_rules
 from llm_operator.api.cel import Rule, pattern_rule
 from llm_operator.api.rules import PATTERN_MESSAGES, RULES
 from llm_operator.api.spec import NOT_IN_POD, LLMDeploymentSpec
@@ -52,26 +52,13 @@ OVERRIDES: dict[str, Schema] = {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["topologyKey", "whenUnsatisfiable"],
     },
+    "spec.rollout.acceptance.prompts": {"x-kubernetes-list-type": "atomic"},
+    "spec.rollout.canary.steps": {"x-kubernetes-list-type": "atomic"},
     "status.conditions": {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
     },
 }
-
-# Fields that this operator reads but does not act upon yet: no user may set them.
-UNWIRED = (
-    "strategy",
-    "maxSurge",
-    "maxUnavailable",
-    "minAvailable",
-    "onNoSpareGPU",
-    "progressDeadlineSeconds",
-    "onFailure",
-    "history",
-    "paused",
-    "acceptance",
-    "canary",
-)
 
 # name, type, JSON path, priority (1: only with -o wide)
 COLUMNS = (
@@ -153,8 +140,6 @@ def schema() -> Schema:
             "status": _structural(LLMDeploymentStatus) | {"default": {"observedGeneration": -1}},
         },
     }
-    for field in UNWIRED:
-        del root["properties"]["spec"]["properties"]["rollout"]["properties"][field]
     nodes = dict(walk(root))
     for field in NOT_IN_POD:
         default = LLMDeploymentSpec.model_fields[field].get_default()
@@ -166,7 +151,7 @@ def schema() -> Schema:
         # A bare pattern tells a user nothing; as a rule it has a message.
         node = nodes[path]
         _attach(node, pattern_rule(node.pop("pattern"), message, text=node.get("type") == "string"))
-    for path, rules in RULES.items():
+    for path, rules in (*RULES.items(), *rollout_rules.RULES.items()):
         for rule in rules:
             _attach(nodes[path], rule)
     return root

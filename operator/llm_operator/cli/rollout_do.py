@@ -41,6 +41,8 @@ _EVERY_S = 0.5
 _PATIENCE_S = 30.0
 """How long an API server may be away before a followed rollout is given up."""
 
+_ATTEMPTS = 5
+
 Edit = Callable[[Rollout], rollout_edit.Patch]
 
 
@@ -151,25 +153,35 @@ def _edit(
 
 
 async def _write(which: Which, edit: Edit, *, dry: bool) -> tuple[Rollout, rollout_edit.Patch]:
+    """What was read at last, and what was made of it. The operator's own status writes are
+    conflicts, too, so it is read and edited anew a few times."""
     client = await status.connect(find(which.kubeconfig))
     try:
-        of = await _read(client, which)
-        metadata = of.seen.deployment["metadata"]
-        patch = edit(of)
-        if patch and not dry:
+        for left in reversed(range(_ATTEMPTS)):
+            of = await _read(client, which)
+            patch = edit(of)
+            if dry or not patch:
+                break
             try:
-                await client.request(
-                    "PATCH",
-                    LLM_DEPLOYMENT.path(of.seen.namespace, of.seen.name),
-                    params={"fieldManager": MANAGER, "fieldValidation": "Strict"},
-                    body=rollout_edit.guarded(patch, metadata["resourceVersion"]),
-                    content_type="application/json-patch+json",
-                )
+                await _send(client, of, patch)
+                break
             except ApiError as error:
-                raise CommandError(f"not written: {_why(error)}") from None
+                if error.code != 409 or not left:
+                    raise CommandError(f"not written: {_why(error)}") from None
         return of, patch
     finally:
         await client.close()
+
+
+async def _send(client: KubeClient, of: Rollout, patch: rollout_edit.Patch) -> None:
+    version = of.seen.deployment["metadata"]["resourceVersion"]
+    await client.request(
+        "PATCH",
+        LLM_DEPLOYMENT.path(of.seen.namespace, of.seen.name),
+        params={"fieldManager": MANAGER, "fieldValidation": "Strict"},
+        body=rollout_edit.guarded(patch, version),
+        content_type="application/json-patch+json",
+    )
 
 
 def _why(error: ApiError) -> str:

@@ -75,6 +75,11 @@ class Revision:
         return found if found is None or isinstance(found, dict) else {}
 
     @property
+    def completed(self) -> str:
+        """When it last was all that served, RFC 3339; empty if it never was, as far as is known."""
+        return self._annotation(names.ANNOTATION_COMPLETED) or ""
+
+    @property
     def text(self) -> str:
         """What it is, as YAML: what the user set, and what the operator made of it."""
         return described(self.record.user, self.record) if self.record else ""
@@ -106,12 +111,10 @@ class Rollout:
 
     @property
     def previous(self) -> Revision | None:
-        """Where `undo` goes: the one that serves most, else the newest that has not failed."""
-        known = [revision for revision in self.older if revision.record]
-        serving = [revision for revision in known if revision.ready]
-        if serving:
-            return max(serving, key=lambda revision: revision.ready)
-        return next((revision for revision in known if revision.failed is None), None)
+        """Where `undo` goes: the one that serves most, else the last that was all that served,
+        else the newest that has not failed."""
+        good = [r for r in self.older if r.record and (r.ready or r.failed is None)]
+        return max(good, key=lambda r: (r.ready, r.completed, r.created), default=None)
 
     @property
     def retrying(self) -> bool:
