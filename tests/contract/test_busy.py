@@ -32,7 +32,7 @@ async def test_a_pod_counts_what_it_works_on() -> None:
         found: dict[str, int] = {}
 
         async def look() -> None:
-            while found.get("a") != 3:  # noqa: ASYNC110
+            while found.get("a") != 3:
                 found.update(await requests_in_hand(pods[:1], place))
 
         async with asyncio.timeout(10):
