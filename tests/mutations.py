@@ -97,9 +97,9 @@ MUTATIONS = (
     ),
     Mutation(
         "loop: the record is left out of an apply",
-        "reconcile/reconciler.py",
+        "reconcile/rollouts.py",
         "if kept is not None:",
-        "if record is not None and record != known.record:",
+        "if kept is not None and kept is not one.record:",
         "tests/unit/test_reconciler.py",
     ),
     Mutation(

@@ -321,7 +321,12 @@ class Room:
         metadata = {"name": full_name, "labels": {**marks, **(labels or own)}}
         self.api.request("POST", "/api/v1/nodes", {"metadata": metadata})
         self._nodes.append(full_name)
+        until(lambda: "nvidia.com/gpu" in self._allocatable(full_name))
         return full_name
+
+    def _allocatable(self, node: str) -> Object:
+        found: Object = self.api.request("GET", f"/api/v1/nodes/{node}")
+        return dict(found.get("status", {}).get("allocatable", {}))
 
     def remove_node(self, name: str) -> None:
         self._nodes.remove(name)

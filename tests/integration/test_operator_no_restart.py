@@ -124,9 +124,10 @@ def test_nothing_but_the_users_own_change_restarts_a_model(
             looked_at(scene, 1)
 
         # It is not that nothing works: the user's own change is a new revision, by new defaults.
+        old = scene.status("one")["currentRevision"]
         scene.change("one", limits={"maxInputTokens": 1000, "maxTotalTokens": 1500})
-        scene.until_ready("one")
-        replica_set = scene.get("ReplicaSet", f"one-{scene.status('one')['currentRevision']}")
+        new = until(lambda: (now := scene.status("one")["currentRevision"]) != old and now, 10)
+        replica_set = scene.get("ReplicaSet", f"one-{new}")
         (container,) = replica_set["spec"]["template"]["spec"]["containers"]
         assert container["image"] == "registry.example/text-generation-inference:3.3.5"
         assert snapshot(scene)["pods of two"] == before["pods of two"]
