@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 Object = Mapping[str, Any]
 KStatus = Literal["Terminating", "InProgress", "Failed", "Current"]
-Health = Literal["Progressing", "Degraded", "Healthy"]
+Health = Literal["Progressing", "Degraded", "Suspended", "Healthy"]
 
 
 def kstatus(thing: Object) -> KStatus:
@@ -45,7 +45,7 @@ def kubectl_wait(thing: Object, kind: str = "Ready", wanted: str = "True") -> bo
 
 
 def argo_health(thing: Object) -> tuple[Health, str]:
-    """Health and message of the check that users of Argo CD are given for this kind."""
+    """Health and message of the check in docs/rollouts.md for users of Argo CD, line by line."""
     status = thing.get("status") or {}
     ready = _condition(status, "Ready")
     message = ready["message"] if ready else "waiting for the operator"
@@ -58,6 +58,8 @@ def argo_health(thing: Object) -> tuple[Health, str]:
         return "Degraded", stalled["message"]
     if ready and ready["status"] == "True":
         return "Healthy", message
+    if ready and ready["reason"] == "Paused":
+        return "Suspended", message
     return "Progressing", message
 
 

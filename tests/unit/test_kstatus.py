@@ -193,6 +193,7 @@ STATES = {
         Reason.PAUSED,
         "InProgress",
         available=True,
+        argo="Suspended",
     ),
     "a canary waits to be promoted": Judged(
         situation(
@@ -201,6 +202,7 @@ STATES = {
         Reason.PAUSED,
         "InProgress",
         available=True,
+        argo="Suspended",
     ),
     "rolled back": Judged(
         situation(
