@@ -111,7 +111,7 @@ def pod_from(pod: PodFact, lost: Collection[str]) -> seen.PodSeen:
         answers=pod.containers_ready and pod.node not in lost,
         served=pod.ready or bool(pod.container and pod.container.served),
         ready_since=changed if serves else None,
-        unready_since=None if serves else changed,
+        unready_since=None if pod.ready else changed,  # of a lost node: not known yet
         scheduled_at=seconds(pod.scheduled_at) if pod.node else None,
         unschedulable_since=seconds(pod.scheduled_at) if _wants_room(pod) else None,
         gone_by=(seconds(pod.gone_by) or 0.0) if pod.deleting else None,

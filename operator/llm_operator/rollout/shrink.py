@@ -57,7 +57,7 @@ def _hopeless(scene: Scene, revision: RevisionSeen) -> bool:
     missing = revision.replicas > len(revision.alive)
     if missing and revision.completed_at is not None:
         return False
-    return all(pod.ready or scene.useless(pod, revision) for pod in revision.alive)
+    return all(scene.available(pod) or scene.useless(pod, revision) for pod in revision.alive)
 
 
 def _dispensable(revision: RevisionSeen) -> tuple[bool, float, float, str]:
