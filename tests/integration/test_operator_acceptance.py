@@ -1,0 +1,110 @@
+"""Proof before traffic on a real control plane: the gate, the questions, and life without us."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.kstatus import argo_health, kstatus
+from tests.operator_kit import Room, room, until
+
+from llm_operator.cluster.local import LocalCluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+GATE = "llm-operator.dev/accepted"
+FAILED = "llm-operator.dev/failed"
+QUESTION = {"prompt": "What is deep learning?", "maxTokens": 8}
+EASY = {"prompts": [QUESTION | {"expect": {"contains": "deep learning", "maxLatencySeconds": 60}}]}
+HARD = {"prompts": [QUESTION | {"expect": {"contains": "no model says this"}}]}
+
+
+@pytest.fixture(scope="module")
+def scene(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    log = tmp_path_factory.mktemp("acceptance") / "operator.log"
+    with room(cluster, log) as opened:
+        yield opened
+
+
+def rollout(acceptance: dict[str, Any]) -> dict[str, Any]:
+    return {"drainSeconds": 1, "acceptance": acceptance}
+
+
+def gates(thing: dict[str, Any]) -> list[str]:
+    return [gate["conditionType"] for gate in thing.get("readinessGates", ())]
+
+
+def test_an_accepted_revision_needs_no_operator_any_more(scene: Room) -> None:
+    scene.want("proud", rollout=rollout(EASY))
+    scene.until_ready("proud")
+    (replica_set,) = scene.all("ReplicaSet", "proud")
+    assert gates(replica_set["spec"]["template"]["spec"]) == []
+    assert json.loads(replica_set["metadata"]["annotations"][GATE])["results"][0]["tokens"] == 8
+    (first,) = scene.pods("proud")
+    assert gates(first["spec"]) == [GATE]
+    (told,) = scene.status("proud")["revisions"]
+    assert told["state"] == "Serving"
+    assert told["acceptance"][0]["tokens"] == 8
+    until(lambda: "Accepted" in [e["reason"] for e in scene.all("Event")])
+
+    scene.operator.stop()
+    try:
+        scene.delete("Pod", first["metadata"]["name"])
+        until(lambda: [name for name in _ready_pods(scene, "proud") if name != _name(first)])
+        (second,) = scene.pods("proud")
+        assert gates(second["spec"]) == []
+    finally:
+        scene.operator.start()
+    scene.until_ready("proud")
+
+
+def test_a_revision_that_answers_otherwise_never_serves(scene: Room) -> None:
+    scene.want("humble")
+    scene.until_ready("humble")
+    (old,) = scene.pods("humble")
+    scene.change("humble", limits={"maxConcurrentRequests": 7}, rollout=rollout(HARD))
+    condition = scene.until_reason("humble", "RolledBack", 60)
+    assert "prompt 1 of 1: the answer does not contain 'no model says this'" in condition["message"]
+    thing = scene.deployment("humble")
+    assert thing["status"]["reason"] == "RolledBack: AcceptanceFailed"
+    assert kstatus(thing) == "Failed"
+    assert argo_health(thing)[0] == "Degraded"
+    until(lambda: [_name(pod) for pod in scene.pods("humble")] == [_name(old)])
+    failed = next(r for r in scene.status("humble")["revisions"] if r["wanted"])
+    assert (failed["state"], failed["reason"]) == ("Failed", "AcceptanceFailed")
+
+    # Nothing is tried again by itself, nor by an operator that has forgotten all.
+    before = scene.versions("humble")
+    scene.operator.kill()
+    scene.operator.start()
+    scene.change("humble", replicas=2)
+    until(lambda: len(_ready_pods(scene, "humble")) == 2)
+    assert set(scene.versions("humble")) >= set(before)
+    assert len(scene.all("ReplicaSet", "humble")) == 2
+    assert scene.reason("humble") == "RolledBack"
+
+    # Other questions alone are no reason; the user's word is.
+    scene.change("humble", replicas=1, rollout=rollout(EASY))
+    scene.patch(
+        "LLMDeployment", "humble", {"metadata": {"annotations": {"llm-operator.dev/retry": "1"}}}
+    )
+    scene.until_ready("humble", seconds=90)
+    sets = {s["metadata"]["name"]: s for s in scene.all("ReplicaSet", "humble")}
+    assert len(sets) == 2
+    marks = [s["metadata"]["annotations"].get(FAILED) for s in sets.values()]
+    assert marks == [None, None]
+
+
+def _name(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _ready_pods(scene: Room, name: str) -> list[str]:
+    return [
+        _name(pod)
+        for pod in scene.pods(name)
+        for condition in pod["status"].get("conditions", ())
+        if condition["type"] == "Ready" and condition["status"] == "True"
+    ]
