@@ -332,13 +332,12 @@ class Room:
         self._nodes.remove(name)
         self.api.request("DELETE", f"/api/v1/nodes/{name}")
 
-    def fault(self, name: str, fault: str) -> None:
-        """Have the pods of a deployment fail, those yet to come too."""
-        rule = {
-            "namespace": self.namespace,
-            "selector": {"llm-operator.dev/deployment": name},
-            "fault": fault,
-        }
+    def fault(self, name: str, fault: str, revision: str = "") -> None:
+        """Have the pods of a deployment, or of one of its revisions, fail, those yet to come too."""
+        selector = {"llm-operator.dev/deployment": name}
+        if revision:
+            selector["llm-operator.dev/revision"] = revision
+        rule = {"namespace": self.namespace, "selector": selector, "fault": fault}
         key = f"{self.namespace}.{name}"
         self._rules({key: json.dumps(rule)})
         self.faults.append(key)

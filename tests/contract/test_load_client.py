@@ -171,7 +171,7 @@ def test_one_sees_that_the_other_side_has_closed() -> None:
 
 async def test_a_request_that_was_taken_and_then_dropped_is_a_failure_on_any_connection() -> None:
     async def take_and_drop(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.7)
         writer.transport.abort()
 
     async with server(WHOLE, take_and_drop) as url, Client(url, kept=True) as client:

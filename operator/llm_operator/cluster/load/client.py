@@ -22,7 +22,7 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 """Without a byte for so long, an answer will not come."""
 
-STALE_SECONDS = 0.25
+STALE_SECONDS = 0.5
 """A connection that ends later than this after a request was sent had taken the request: the
 server's fault. Sooner, and before any byte of an answer, it was being closed already. Where one
 sees, before sending, that the server has closed it, the time does not matter: this process may
