@@ -98,9 +98,9 @@ def text(renderable: RenderableType, width: int = 140) -> str:
 
 def test_a_bar_has_a_part_for_serving_coming_draining_and_missing_pods() -> None:
     new, old = under_way().revisions
-    assert view.bar(new, 4).plain == "█" * 8 + "▒" * 8 + " " * 16
-    assert view.bar(old, 4).plain == "█" * 16 + "░" * 8 + " " * 8
-    assert view.bar(replace(new, pods=()), 4).plain == "·" * 16 + " " * 16
+    assert view.bar(new, 4).plain == "█" * 5 + "▒" * 5 + " " * 10
+    assert view.bar(old, 4).plain == "█" * 10 + "░" * 5 + " " * 5
+    assert view.bar(replace(new, pods=()), 4).plain == "·" * 10 + " " * 10
 
 
 def test_progress_shows_both_revisions_and_the_pods_that_do_not_serve() -> None:
@@ -110,9 +110,9 @@ def test_progress_shows_both_revisions_and_the_pods_that_do_not_serve() -> None:
     assert "1/3 replicas updated" in shown
     new, old = (line for line in shown.splitlines() if "█" in line)
     assert new.split()[:2] == ["●", "new"]
-    assert new.split("▒")[-1].split() == ["1", "of", "2", "ready,", "1", "coming", "Serving"]
+    assert new.split("▒")[-1].split() == ["1/2", "ready,", "1", "coming", "Serving"]
     assert old.split()[:2] == ["○", "old"]
-    assert "2 of 2 ready, 1 draining" in old
+    assert "2/2 ready, 1 draining" in old
     (pod,) = (line for line in shown.splitlines() if "llama-new-c0" in line)
     assert "WaitingForGPU" in pod
     assert pod.endswith("no GPU is free")
@@ -126,14 +126,16 @@ def test_a_line_changes_only_when_something_has_happened() -> None:
     of = under_way()
     assert view.line(of) == view.line(under_way())
     assert view.line(of) == (
-        "llama: Updating: new new 1 of 2 ready, 1 coming; old old 2 of 2 ready, 1 draining"
+        "llama: Updating: new new 1/2 ready, 1 coming; old old 2/2 ready, 1 draining"
     )
 
 
 def test_what_status_says_of_a_revision_wins() -> None:
-    told = [{"name": "new", "state": "Failed", "reason": "AcceptanceFailed", "message": "too slow"}]
-    shown = text(view.progress(under_way(revisions=told), NOW))
-    assert "Failed (AcceptanceFailed)  too slow" in shown
+    told = [{"name": "new", "state": "Failed", "reason": "AcceptanceFailed"}]
+    of = under_way(revisions=told)
+    assert view.state(of.revisions[0]) == "Failed (AcceptanceFailed)"
+    (line,) = (line for line in text(view.progress(of, NOW)).splitlines() if "●" in line)
+    assert line.endswith("1/2 ready, 1 coming    Failed")
 
 
 @pytest.mark.parametrize(
@@ -263,8 +265,16 @@ def test_a_revision_that_is_not_clear_is_asked_for(name: str, says: str) -> None
 
 def test_without_an_older_revision_there_is_nothing_to_go_back_to() -> None:
     of = rollout(Seen(deployment(NEW), ()), [replica_set("new", 9, 3, NEW)])
-    with pytest.raises(CommandError, match="no older revision"):
+    with pytest.raises(CommandError, match=r"no older revision$"):
         of.find(None)
+
+
+def test_what_has_failed_is_gone_back_to_only_by_name() -> None:
+    failed = replica_set("old", 1, 0, OLD, **{names.ANNOTATION_FAILED: "{}"})
+    of = rollout(Seen(deployment(NEW), ()), [failed, replica_set("new", 9, 3, NEW)])
+    with pytest.raises(CommandError, match=r"but what has failed: name one of old$"):
+        of.find(None)
+    assert of.find("old").name == "old"
 
 
 # patches

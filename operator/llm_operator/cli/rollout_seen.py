@@ -135,7 +135,9 @@ class Rollout:
         """
         if name is None:
             if self.previous is None:
-                raise CommandError(f"{self.seen.name} has no older revision to go back to")
+                failed = ", ".join(revision.name for revision in self.older)
+                but = f" but what has failed: name one of {failed}" if failed else ""
+                raise CommandError(f"{self.seen.name} has no older revision{but}")
             return self.previous
         bare = name.removeprefix(f"{self.seen.name}-")
         exact = [revision for revision in self.revisions if revision.name == bare]

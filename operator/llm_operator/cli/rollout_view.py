@@ -19,7 +19,7 @@ from rich.text import Text
 from llm_operator.cli.rollout_seen import Revision, Rollout, changed, difference
 from llm_operator.cli.view import Seen, age, grid_of, pod_state
 
-_WIDTH = 32
+_WIDTH = 20
 _SERVING, _COMING, _DRAINING, _MISSING = "█", "▒", "░", "·"
 _GOOD, _BUSY, _BAD = "green", "yellow", "red"
 
@@ -38,7 +38,7 @@ def progress(of: Rollout, now: datetime) -> RenderableType:
         parts.append(Padding(Text(message), (0, 2)))
     shown = [r for r in of.revisions if r.wanted or r.replicas or r.pods]
     full = max([int(seen.spec.get("replicas", 1)), 1, *(len(r.pods) for r in shown)])
-    grid = grid_of("left", "left", "left", "left", "left", "left")
+    grid = grid_of("left", "left", "left", "left", "left")
     for revision in shown:
         style = _BAD if revision.failed is not None else _GOOD if revision.wanted else "dim"
         grid.add_row(
@@ -46,8 +46,7 @@ def progress(of: Rollout, now: datetime) -> RenderableType:
             revision.name,
             bar(revision, full),
             counts(revision),
-            Text(state(revision), style),
-            Text(str(revision.told.get("message", "")), "dim"),
+            Text(state(revision).partition(" ")[0], style),  # the reason is at the head
         )
     parts.append(Padding(grid, (1, 2, 0, 2)))
     if waiting := _waiting(of, now):
@@ -75,7 +74,7 @@ def bar(revision: Revision, full: int) -> Text:
 
 def counts(revision: Revision) -> str:
     """The same in words."""
-    words = [f"{revision.ready} of {revision.replicas} ready"]
+    words = [f"{revision.ready}/{revision.replicas} ready"]
     words += [f"{revision.coming} coming"] if revision.coming else []
     words += [f"{revision.draining} draining"] if revision.draining else []
     return ", ".join(words)
