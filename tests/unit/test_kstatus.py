@@ -188,6 +188,17 @@ STATES = {
         True,
         "Degraded",
     ),
+    "the next new pod waits for the card of one that drains": Judged(
+        situation(
+            OLD,
+            revision(ready("a"), pending(NO_GPU, "b"), replicas=2),
+            progress=Progress(Reason.UPDATING, "room comes when 1 pod has finished"),
+            replicas=2,
+        ),
+        Reason.UPDATING,
+        "InProgress",
+        available=True,
+    ),
     "paused before the new revision was made": Judged(
         situation(OLD, progress=Progress(Reason.PAUSED, "paused")),
         Reason.PAUSED,
