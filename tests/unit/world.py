@@ -42,7 +42,14 @@ class FixedWishes:
         self.answer: Answer | None = None
         self.asked = 0
 
-    def resolve(self, key: Key, spec: LLMDeploymentSpec, nodes: Sequence[NodeFact]) -> Answer:
+    def resolve(
+        self,
+        key: Key,
+        spec: LLMDeploymentSpec,
+        nodes: Sequence[NodeFact],
+        *,
+        can_wait: bool = False,
+    ) -> Answer:
         self.asked += 1
         if self.answer is not None:
             return self.answer

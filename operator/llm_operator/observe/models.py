@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llm_operator.api.spec import Model as ModelSpec
@@ -19,6 +20,9 @@ from llm_operator.planning import Model, SizeUnknown, model_of
 from llm_operator.planning.catalogue import catalogued
 
 log = logging.getLogger(__name__)
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A revision that is a commit already stands for itself."""
 
 FRESH_SECONDS = 3600.0
 """How long an answer of the Hub is good for new revisions."""
@@ -71,16 +75,22 @@ class Models:
         self._asking: dict[tuple[str, str | None], asyncio.Task[None]] = {}
         self._askers: dict[tuple[str, str | None], set[Key]] = {}
 
-    def facts(self, key: Key, spec: ModelSpec) -> Facts:
-        """What is known now; if it is NotYet, `found(key)` is called when there is more."""
-        if spec.config is not None:
-            return _judge(model_of(spec.id, spec.config, source="model.config"), spec.id)
-        known = self._cached(spec)
-        if known is not None:
+    def facts(self, key: Key, spec: ModelSpec, *, can_wait: bool = False) -> Facts:
+        """What is known now; if it is NotYet, `found(key)` is called when there is more.
+
+        `can_wait`: something serves already, so a model of known shape is looked up as well, for
+        the commit that its branch or tag stands for. If there is no answer, it goes without.
+        """
+        known, asked = _without_hub(spec), self._cached(spec)
+        if isinstance(known, Unknown):
             return known
-        listed = catalogued(spec.id, spec.revision)
-        if listed is not None:
-            return _judge(listed, spec.id)
+        if known is not None and isinstance(asked, Model):
+            return replace(known, commit=asked.commit) if spec.config is not None else asked
+        floats = spec.path is None and not COMMIT.fullmatch(spec.revision or "")
+        if known is not None and not (floats and can_wait and asked is None and self._hub):
+            return known
+        if asked is not None:
+            return asked
         if self._hub is None:
             return Unknown(
                 Reason.MODEL_SHAPE_UNKNOWN,
@@ -109,7 +119,7 @@ class Models:
         self._askers.setdefault(question, set()).add(key)
         if question not in self._asking:
             self._asking[question] = asyncio.create_task(self._look_up(question, hub))
-        return NotYet(f"asking the Hub for the shape of {spec.id}")
+        return NotYet(f"asking the Hub for {spec.id}")
 
     async def _look_up(self, question: tuple[str, str | None], hub: Hub) -> None:
         model_id, revision = question
@@ -124,6 +134,14 @@ class Models:
         del self._asking[question]
         for key in self._askers.pop(question, ()):
             self._found(key)
+
+
+def _without_hub(spec: ModelSpec) -> Model | Unknown | None:
+    """From the spec's own config, else from the catalogue; None if neither has it."""
+    if spec.config is not None:
+        return _judge(model_of(spec.id, spec.config, source="model.config"), spec.id)
+    listed = catalogued(spec.id, spec.revision)
+    return None if listed is None else _judge(listed, spec.id)
 
 
 def _judge(found: Model | SizeUnknown, model_id: str) -> Model | Unknown:

@@ -141,7 +141,8 @@ class Reconciler:
         if name is not None:
             record = records[name]
             return spec, Wanted(record, plan=record.resolved.plan)
-        answer = self._wishes.resolve(observed.key, spec, nodes(self._store))
+        can_wait = any(pod.ready for pod in observed.pods)
+        answer = self._wishes.resolve(observed.key, spec, nodes(self._store), can_wait=can_wait)
         if answer.resolved is None:
             return spec, Wanted(
                 None,

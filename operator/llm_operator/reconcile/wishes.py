@@ -41,15 +41,25 @@ class Wishes:
         self._models = models
         self._defaults = defaults
 
-    def resolve(self, key: Key, spec: LLMDeploymentSpec, nodes: Sequence[NodeFact]) -> Answer:
-        """What to run for this spec on the nodes that there are now."""
+    def resolve(
+        self,
+        key: Key,
+        spec: LLMDeploymentSpec,
+        nodes: Sequence[NodeFact],
+        *,
+        can_wait: bool = False,
+    ) -> Answer:
+        """What to run for this spec on the nodes that there are now.
+
+        `can_wait`: another revision serves, so there is time to pin the model's commit.
+        """
         serving = engine(spec.runtime.name if spec.runtime else None)
         image = serving.image(spec.runtime, self._defaults.repository, self._defaults.version)
         if isinstance(image, Refusal):
             return Answer(held=Held(Reason.INVALID_SPEC, image.reason))
         if refusal := serving.refuse_options(spec, image.version):
             return Answer(held=Held(Reason.INVALID_SPEC, refusal.reason))
-        model = self._models.facts(key, spec.model)
+        model = self._models.facts(key, spec.model, can_wait=can_wait)
         if isinstance(model, NotYet):
             return Answer(held=Held(Reason.CREATING, model.message, stuck=False))
         if isinstance(model, Unknown):
