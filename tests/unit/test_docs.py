@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from llm_operator.api.rollout import Rollout
 from llm_operator.cli import console
 from llm_operator.cli.main import app
 
@@ -41,10 +43,12 @@ def test_commands_and_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     command = typer.main.get_command(app)
     commands = set(command.commands)  # type: ignore[attr-defined]
+    rollout = set(command.commands["rollout"].commands)  # type: ignore[attr-defined]
     for page in PAGES:
         said = code(page)
         assert set(re.findall(r"^make ([a-z]+)", said, re.MULTILINE)) <= targets, page
         assert set(re.findall(r"^llm-operator ([a-z]+)", said, re.MULTILINE)) <= commands, page
+        assert set(re.findall(r"^llm-operator rollout ([a-z]+)", said, re.MULTILINE)) <= rollout
 
 
 def test_the_readme_has_the_example_as_it_is() -> None:
@@ -71,3 +75,15 @@ def test_the_readme_shows_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> No
     if os.environ.get("UPDATE_GOLDEN"):
         page.write_text(fresh)
     assert text == fresh
+
+
+def test_what_is_shown_of_rollouts_is_understood() -> None:
+    """Each YAML block is a `rollout:` that loses nothing when it is read."""
+    blocks = re.findall(
+        r"```yaml\n(rollout:\n.*?)```", (ROOT / "docs" / "rollouts.md").read_text(), re.DOTALL
+    )
+    assert len(blocks) >= 2
+    for block in blocks:
+        said = yaml.safe_load(block)["rollout"]
+        read = Rollout.model_validate(said)
+        assert read.model_dump(by_alias=True, exclude_none=True) == said
