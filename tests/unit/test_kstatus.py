@@ -199,6 +199,16 @@ STATES = {
         "InProgress",
         available=True,
     ),
+    "no node at all has the cards of the new revision": Judged(
+        situation(
+            OLD,
+            revision(pending("0/9 nodes: 9 node(s) didn't match Pod's node affinity/selector.")),
+            progress=Progress(Reason.UPDATING, "0/1 updated"),
+        ),
+        Reason.WAITING_FOR_GPU,
+        "InProgress",
+        available=True,
+    ),
     "paused before the new revision was made": Judged(
         situation(OLD, progress=Progress(Reason.PAUSED, "paused")),
         Reason.PAUSED,

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 from llm_operator.api import names
-from llm_operator.api.status import Reason
 from llm_operator.desired import marks, objects, revision
 from llm_operator.facts.cluster import PodFact
 from llm_operator.observe.gather import Observed
@@ -113,16 +112,11 @@ def pod_from(pod: PodFact, lost: Collection[str]) -> seen.PodSeen:
         ready_since=changed if serves else None,
         unready_since=None if pod.ready else changed,  # of a lost node: not known yet
         scheduled_at=seconds(pod.scheduled_at) if pod.node else None,
-        unschedulable_since=seconds(pod.scheduled_at) if _wants_room(pod) else None,
+        unschedulable_since=seconds(pod.scheduled_at) if cause and cause.room else None,
         gone_by=(seconds(pod.gone_by) or 0.0) if pod.deleting else None,
         ended=pod.phase in ("Failed", "Succeeded"),
         stuck=seen.Cause(cause.reason.value, cause.message) if cause and cause.stuck else None,
     )
-
-
-def _wants_room(pod: PodFact) -> bool:
-    """Whether it has no node for want of room; not of a claim, or of such nodes at all."""
-    return "Insufficient" in pod.unschedulable
 
 
 def refusal(replica_set: Object) -> str | None:
@@ -139,7 +133,7 @@ def _refused(replica_set: Object) -> seen.Refused | None:
     return seen.Refused(
         seen.Cause(cause.reason.value, cause.message),
         since=seconds(condition.get("lastTransitionTime")) or 0.0,
-        quota=cause.reason is Reason.QUOTA_EXCEEDED,
+        quota=cause.room,
     )
 
 

@@ -21,7 +21,8 @@ PATIENCE = 3
 class Failure:
     """Why one pod (or, without a pod, the whole revision) does not serve.
 
-    `stuck`: no retry of the same thing will help.
+    `stuck`: no retry of the same thing will help. `room`: it would run if other pods went, which
+    is not so for want of a claim, of rights, or of any such node.
     """
 
     pod: str | None
@@ -29,6 +30,7 @@ class Failure:
     message: str
     restarts: int = 0
     stuck: bool = False
+    room: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,18 +147,20 @@ def unschedulable(pod: str | None, message: str) -> Failure:
         return Failure(pod, Reason.CLAIM_PENDING, f"the volume claim is not ready: {short}")
     lacking = re.findall(r"Insufficient (\S+?)[,.]?(?:\s|$)", message)
     if any("/" in resource for resource in lacking):
-        return Failure(pod, Reason.WAITING_FOR_GPU, f"no node has the GPUs free: {short}")
+        return Failure(
+            pod, Reason.WAITING_FOR_GPU, f"no node has the GPUs free: {short}", room=True
+        )
     if "node affinity" in message and not lacking:
         return Failure(pod, Reason.WAITING_FOR_GPU, f"no node has the wanted GPU: {short}")
-    return Failure(pod, Reason.UNSCHEDULABLE, f"no node can take it: {short}")
+    text = f"no node can take it: {short}"
+    return Failure(pod, Reason.UNSCHEDULABLE, text, room=bool(lacking))
 
 
 def creation_refused(message: str) -> Failure:
     """Why the API server refuses new pods of a revision (a ReplicaSet's ReplicaFailure)."""
     if "exceeded quota" in message:
-        return Failure(
-            None, Reason.QUOTA_EXCEEDED, message[message.index("exceeded quota") :][:512]
-        )
+        text = message[message.index("exceeded quota") :][:512]
+        return Failure(None, Reason.QUOTA_EXCEEDED, text, room=True)
     refusal = message.split("is forbidden: ", 1)[-1].split("denied the request: ", 1)[-1]
     return Failure(None, Reason.ADMISSION_REFUSED, f"the API server refuses pods: {refusal[:512]}")
 

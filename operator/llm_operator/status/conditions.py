@@ -13,8 +13,6 @@ from llm_operator.api.status import Condition, ConditionType, Reason
 from llm_operator.status.causes import Failure, creation_refused, failure
 from llm_operator.status.situation import RevisionSeen, Situation
 
-_ROOM = (Reason.WAITING_FOR_GPU, Reason.QUOTA_EXCEEDED)
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -66,7 +64,7 @@ def verdict(situation: Situation) -> Verdict:
     causes = _causes(wanted, situation)
     cause = _main_cause(causes)
     # Whether there is room for one more is told by the rollout, which knows who is about to go.
-    if cause and not (progress and cause.reason in _ROOM):
+    if cause and not (progress and cause.room):
         message = _still_serving(_cause_message(cause, causes, wanted, situation), situation)
         # What cannot come up beside something that serves is given up by us: no need to act yet.
         return Verdict(False, cause.stuck and progress is None, cause.reason, message)
