@@ -91,7 +91,7 @@ class Api:
 
 
 def until(
-    look: Callable[[], T], seconds: float = 30, tell: Callable[[], object] | None = None
+    look: Callable[[], T], seconds: float = 60, tell: Callable[[], object] | None = None
 ) -> T:
     """Poll until what is seen is true, and give it. `tell` is what to show if it never is."""
     deadline = time.monotonic() + seconds
@@ -124,7 +124,7 @@ class Operator:
             self.process = self.cluster.run_inside(
                 command, env={**self.env, **(env or {})}, stdout=log, stderr=log
             )
-        until(self._is_ready)
+        until(self._is_ready, 120)  # several operators may start at once on few cores
 
     def _is_ready(self) -> bool:
         assert self.process is not None
@@ -272,7 +272,7 @@ class Room:
     def is_ready(self, name: str) -> bool:
         return self.condition(name).get("status") == "True"
 
-    def until_ready(self, *names: str, seconds: float = 45) -> None:
+    def until_ready(self, *names: str, seconds: float = 90) -> None:
         for name in names:
             until(
                 lambda name=name: self.is_ready(name),  # type: ignore[misc]
@@ -280,7 +280,7 @@ class Room:
                 lambda name=name: self.story(name),  # type: ignore[misc]
             )
 
-    def until_reason(self, name: str, reason: str, seconds: float = 30) -> Object:
+    def until_reason(self, name: str, reason: str, seconds: float = 60) -> Object:
         """Wait for a reason of Ready; the condition."""
         until(lambda: self.reason(name) == reason, seconds, lambda: self.story(name))
         return self.condition(name)
@@ -333,7 +333,7 @@ class Room:
         self.api.request("DELETE", f"/api/v1/nodes/{name}")
 
     def fault(self, name: str, fault: str, revision: str = "") -> None:
-        """Have the pods of a deployment, or of one of its revisions, fail, those yet to come too."""
+        """Have the pods of a deployment, or of one revision of it, fail; those yet to come too."""
         selector = {"llm-operator.dev/deployment": name}
         if revision:
             selector["llm-operator.dev/revision"] = revision

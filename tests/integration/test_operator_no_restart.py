@@ -18,7 +18,7 @@ from tests.operator_kit import Room, room, until
 
 from llm_operator.cluster.local import LocalCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 NAMES = ("one", "two", "held")
 RESYNC = "--resync-seconds=1"
@@ -50,7 +50,7 @@ def snapshot(scene: Room) -> dict[str, Any]:
 def looked_at(scene: Room, resyncs: int) -> None:
     """Wait until every object has had this many passes more."""
     before = scene.operator.passes()
-    until(lambda: scene.operator.passes() >= before + resyncs * len(NAMES), 30)
+    until(lambda: scene.operator.passes() >= before + resyncs * len(NAMES), 90)
 
 
 def distribution(folder: Path, version: str) -> dict[str, str]:
@@ -126,7 +126,7 @@ def test_nothing_but_the_users_own_change_restarts_a_model(
         # It is not that nothing works: the user's own change is a new revision, by new defaults.
         old = scene.status("one")["currentRevision"]
         scene.change("one", limits={"maxInputTokens": 1000, "maxTotalTokens": 1500})
-        new = until(lambda: (now := scene.status("one")["currentRevision"]) != old and now, 10)
+        new = until(lambda: (now := scene.status("one")["currentRevision"]) != old and now, 30)
         replica_set = scene.get("ReplicaSet", f"one-{new}")
         (container,) = replica_set["spec"]["template"]["spec"]["containers"]
         assert container["image"] == "registry.example/text-generation-inference:3.3.5"

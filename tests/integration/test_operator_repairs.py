@@ -10,7 +10,7 @@ from tests.operator_kit import CHILDREN, Object, Room, room, until
 
 from llm_operator.cluster.local import LocalCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 NAMES = ("mended", "scaled", "gone-back", "gone-fore", "same")
 
@@ -101,8 +101,8 @@ def test_what_was_changed_by_hand_is_put_right_and_no_pod_goes(scene: Room) -> N
             scene.delete(kind, name)
         else:
             scene.patch(kind, name, patch)
-        until(is_as_before, 10, lambda harm=harm: (harm, scene.story("mended")))  # type: ignore[misc]
-    scene.until_ready("mended", seconds=10)
+        until(is_as_before, 30, lambda harm=harm: (harm, scene.story("mended")))  # type: ignore[misc]
+    scene.until_ready("mended", seconds=30)
     assert pods <= {pod["metadata"]["uid"] for pod in scene.pods("mended")}
 
 
@@ -110,7 +110,7 @@ def test_a_killed_pod_is_replaced(scene: Room) -> None:
     scene.until_ready("scaled")
     (pod,) = scene.pods("scaled")
     scene.delete("Pod", pod["metadata"]["name"], gracePeriodSeconds=0)
-    scene.until_reason("scaled", "Loading", 10)
+    scene.until_reason("scaled", "Loading", 30)
     assert scene.condition("scaled", "Available")["status"] == "False"
     scene.until_ready("scaled")
     (other,) = scene.pods("scaled")
@@ -122,8 +122,8 @@ def test_scaling_by_kubectl_and_by_the_subresource(scene: Room, cluster: LocalCl
     where = f"--namespace={scene.namespace}"
     before = child(scene, "ReplicaSet", "scaled")["metadata"]["uid"]
     cluster.kubectl("scale", "llmd/scaled", "--replicas=2", where)
-    until(lambda: len(scene.pods("scaled")) == 2, 10)
-    until(lambda: scene.find("PodDisruptionBudget", "scaled"), 10)
+    until(lambda: len(scene.pods("scaled")) == 2, 30)
+    until(lambda: scene.find("PodDisruptionBudget", "scaled"), 30)
     scale = scene.api.request("GET", scene.path("LLMDeployment", "scaled") + "/scale")
     selector = scale["status"]["selector"]
     assert scale["spec"]["replicas"] == 2
@@ -132,12 +132,12 @@ def test_scaling_by_kubectl_and_by_the_subresource(scene: Room, cluster: LocalCl
         p["metadata"]["name"] for p in scene.pods("scaled")
     }
     scene.patch("LLMDeployment", "scaled", {"spec": {"replicas": 0}}, sub="/scale")
-    scene.until_reason("scaled", "ScaledToZero", 10)
+    scene.until_reason("scaled", "ScaledToZero", 30)
     assert scene.is_ready("scaled")
     assert scene.status("scaled")["ready"] == "0/0"
     assert scene.find("PodDisruptionBudget", "scaled") is None
     assert child(scene, "ReplicaSet", "scaled")["metadata"]["uid"] == before
-    until(lambda: scene.pods("scaled") == [], 10)
+    until(lambda: scene.pods("scaled") == [], 30)
 
 
 def test_a_change_that_means_the_same_pod_restarts_nothing(scene: Room) -> None:
@@ -152,9 +152,9 @@ def test_a_change_that_means_the_same_pod_restarts_nothing(scene: Room) -> None:
         {"replicas": 1},
     ):
         generation = scene.change("same", **spec)["metadata"]["generation"]
-        until(lambda g=generation: scene.status("same")["observedGeneration"] == g, 10)  # type: ignore[misc]
+        until(lambda g=generation: scene.status("same")["observedGeneration"] == g, 30)  # type: ignore[misc]
         assert child(scene, "ReplicaSet", "same")["metadata"]["uid"] == before, spec
-    scene.until_ready("same", seconds=15)
+    scene.until_ready("same", seconds=30)
     assert [p["metadata"]["uid"] for p in scene.pods("same")] == [pod["metadata"]["uid"]]
 
 
@@ -164,10 +164,10 @@ def test_an_object_of_somebody_else_is_refused_and_never_adopted(scene: Room, ki
     # Which name a ReplicaSet will have is known from the same wish, made and taken back before.
     wish = scene.manifest(name, gpu={"products": [scene.product]}, replicas=0)
     scene.create("LLMDeployment", wish)
-    scene.until_reason(name, "ScaledToZero", 10)
+    scene.until_reason(name, "ScaledToZero", 30)
     theirs = child(scene, kind, name)["metadata"]["name"]
     scene.delete("LLMDeployment", name)
-    until(lambda: not any(scene.all(k, name) for k in CHILDREN), 15)
+    until(lambda: not any(scene.all(k, name) for k in CHILDREN), 30)
     pod = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [_pause()]}}
     spec: dict[str, Any] = {
         "Service": {"ports": [{"port": 80}]},
@@ -175,7 +175,7 @@ def test_an_object_of_somebody_else_is_refused_and_never_adopted(scene: Room, ki
     }
     foreign = scene.create(kind, {"metadata": {"name": theirs}, "spec": spec[kind]})
     scene.create("LLMDeployment", wish)
-    condition = scene.until_reason(name, "NameConflict", 10)
+    condition = scene.until_reason(name, "NameConflict", 30)
     assert f"a {kind} named {theirs} exists and is not ours" in condition["message"]
     assert scene.condition(name, "Stalled")["status"] == "True"
     now = scene.get(kind, theirs)
@@ -197,7 +197,7 @@ def test_deleting_leaves_nothing_behind(scene: Room, cluster: LocalCluster) -> N
     scene.delete("LLMDeployment", "gone-back", propagationPolicy="Background")
     scene.delete("LLMDeployment", "gone-fore", propagationPolicy="Foreground")
     for name in ("gone-back", "gone-fore"):
-        until(lambda name=name: left(scene, name) == [], 40, lambda: scene.all("Pod"))  # type: ignore[misc]
+        until(lambda name=name: left(scene, name) == [], 90, lambda: scene.all("Pod"))  # type: ignore[misc]
     assert [write for write in scene.writes(mark) if "gone-" in write] == []
 
 
@@ -209,7 +209,7 @@ def left(scene: Room, name: str) -> list[str]:
 
 def test_an_owner_that_is_removed_makes_the_child_somebody_elses(scene: Room) -> None:
     scene.want("orphaned", replicas=0)
-    scene.until_reason("orphaned", "ScaledToZero", 10)
+    scene.until_reason("orphaned", "ScaledToZero", 30)
     scene.patch("Service", "orphaned", {"metadata": {"ownerReferences": []}})
-    scene.until_reason("orphaned", "NameConflict", 10)
+    scene.until_reason("orphaned", "NameConflict", 30)
     assert "ownerReferences" not in scene.get("Service", "orphaned")["metadata"]
