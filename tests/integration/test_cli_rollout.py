@@ -16,7 +16,7 @@ from llm_operator.cli.console import CommandError
 from llm_operator.cli.main import app
 from llm_operator.cluster.local import LocalCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_an_upgrade_is_followed_compared_and_undone(scene: Room) -> None:
     uid = replica_sets(scene, "back")[f"back-{first}"]["metadata"]["uid"]
 
     scene.change("back", limits={"maxTotalTokens": 1024}, parallelism={"tensor": 1})
-    followed = call(scene, "status", "back", "--timeout=90")
+    followed = call(scene, "status", "back", "--timeout=150")
     second = current(scene, "back")
     assert followed.exit_code == 0, followed.output
     assert followed.output.splitlines()[-1] == f"back is ready: all 2/2 of revision {second}"
@@ -79,7 +79,7 @@ def test_an_upgrade_is_followed_compared_and_undone(scene: Room) -> None:
     assert current(scene, "back") == second
     done = call(scene, "undo", "back")
     assert done.exit_code == 0, done.output
-    assert call(scene, "status", "back", "--timeout=90").exit_code == 0
+    assert call(scene, "status", "back", "--timeout=150").exit_code == 0
 
     assert current(scene, "back") == first
     assert replica_sets(scene, "back")[f"back-{first}"]["metadata"]["uid"] == uid
@@ -98,7 +98,7 @@ def test_a_paused_rollout_stays_where_it_is(scene: Room) -> None:
     scene.until_reason("halted", "Paused")
     assert {pod["metadata"]["name"] for pod in scene.pods("halted")} == pods
     assert call(scene, "resume", "halted").exit_code == 0
-    assert call(scene, "status", "halted", "--timeout=90").exit_code == 0
+    assert call(scene, "status", "halted", "--timeout=150").exit_code == 0
     assert "paused" not in scene.deployment("halted")["spec"]["rollout"]
 
 
@@ -112,7 +112,7 @@ def test_a_canary_goes_on_when_it_is_promoted(scene: Room) -> None:
     paused = scene.until_reason("canary", "Paused")
     assert "step 1 of 1: waits for `llm-operator rollout promote`" in paused["message"]
     assert call(scene, "promote", "canary").exit_code == 0
-    assert call(scene, "status", "canary", "--timeout=90").exit_code == 0
+    assert call(scene, "status", "canary", "--timeout=150").exit_code == 0
 
 
 def test_a_failed_revision_is_tried_again_when_asked(scene: Room) -> None:
@@ -120,7 +120,7 @@ def test_a_failed_revision_is_tried_again_when_asked(scene: Room) -> None:
     old = current(scene, "tried")
     scene.fault("tried", "crash-loading")
     scene.change("tried", limits={"maxTotalTokens": 1024})
-    followed = call(scene, "status", "tried", "--timeout=120")
+    followed = call(scene, "status", "tried", "--timeout=170")
     assert followed.exit_code == 1
     assert "RolledBack" in followed.output
     assert "Failed" in call(scene, "history", "tried").stdout
@@ -128,7 +128,7 @@ def test_a_failed_revision_is_tried_again_when_asked(scene: Room) -> None:
 
     scene.heal(scene.faults[-1])
     assert call(scene, "retry", "tried").exit_code == 0
-    assert call(scene, "status", "tried", "--timeout=120").exit_code == 0, scene.story("tried")
+    assert call(scene, "status", "tried", "--timeout=170").exit_code == 0, scene.story("tried")
     assert current(scene, "tried") != old
 
 
