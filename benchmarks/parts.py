@@ -132,6 +132,7 @@ async def scale(bench: Bench) -> AsyncIterator[Figure]:
     yield figure(PLAIN, "status complete", plain["complete"])
     yield figure(PLAIN, "all available", plain["Ready"])
     await _remove_all(bench, PLAIN)
+    cpu = bench.operator.cpu_seconds()
     ours = await _at_once(bench, OURS)
     yield figure(OURS, "ReplicaSets", ours["ReplicaSets"], 20)
     yield figure(OURS, "children and status complete", ours["complete"], 75)
@@ -139,6 +140,8 @@ async def scale(bench: Bench) -> AsyncIterator[Figure]:
     yield Figure("scale", "children and status, ratio to Deployments", ratio, "x")
     yield figure(OURS, "all Ready", ours["Ready"])
     await bench.quiet()
+    used = bench.operator.cpu_seconds() - cpu
+    yield figure(OURS, "CPU of the operator until at rest", used)
     yield _memory(bench, "all Ready")
     yield await _at_rest(bench)
     async for found in _restarted(bench):
