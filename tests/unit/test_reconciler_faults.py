@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,11 @@ from tests.kstatus import kstatus
 from tests.unit.world import RESYNC, World
 
 from llm_operator.api import names
+from llm_operator.facts.acceptance import Proof, Result
 from llm_operator.kube.client import ApiError
 from llm_operator.rollout.policy import HISTORY
 
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+Z")
 CHILDREN = ("ReplicaSet", "Service", "PodDisruptionBudget")
 
 
@@ -36,7 +39,8 @@ def state(world: World) -> dict[str, Any]:
     for kind in (*CHILDREN, names.KIND):
         for thing in world.api.all(kind):
             metadata = thing["metadata"]
-            kept = {key: metadata.get(key) for key in ("labels", "annotations")}
+            notes = {key: TIME.sub("", v) for key, v in metadata.get("annotations", {}).items()}
+            kept = {"labels": metadata.get("labels"), "annotations": notes}
             seen[f"{kind}/{metadata['name']}"] = kept | {"spec": thing["spec"]}
     status = world.status()
     conditions = [
@@ -57,15 +61,31 @@ async def story(world: World) -> None:
         await world.serve()
 
 
+ASKED = {"acceptance": {"prompts": [{"prompt": "2 + 2 =", "expect": {"contains": "4"}}]}}
+BAD = Proof((Result(8, 0.5, "the answer does not contain '4'"),), 1)
+
+
+async def story_of_acceptance(world: World) -> None:
+    """A revision that is accepted, and one that is not and is rolled back."""
+    world.want(rollout=ASKED, replicas=2)
+    await world.serve()
+    world.answers = BAD
+    world.want(rollout=ASKED, replicas=2, limits={"maxConcurrentRequests": 7})
+    await world.serve()
+
+
+STORIES = {"scaling and a change": story, "acceptance and a rollback": story_of_acceptance}
+
+
 def is_write(verb: str, kind: str) -> bool:
     return verb != "list" and kind != "Event"
 
 
-async def reference() -> tuple[dict[str, Any], int]:
-    """The end of the story without any failure, and how many writes it took."""
+async def reference(name: str) -> tuple[dict[str, Any], int]:
+    """The end of a story without any failure, and how many writes it took."""
     world = World()
     async with world.operator():
-        await story(world)
+        await STORIES[name](world)
     return state(world), len(world.writes())
 
 
@@ -78,18 +98,19 @@ def run(work: Any) -> Any:
         loop.close()
 
 
-END, WRITES = run(reference())
+ENDS = {name: run(reference(name)) for name in STORIES}
+WRITES = [(name, number) for name, (_, writes) in ENDS.items() for number in range(writes)]
 
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("lost", ["request", "answer"])
-@pytest.mark.parametrize("number", range(WRITES))
-async def test_one_write_fails(number: int, lost: str) -> None:
+@pytest.mark.parametrize(("name", "number"), WRITES)
+async def test_one_write_fails(name: str, number: int, lost: str) -> None:
     """The API server does not get the n-th write, or its answer does not come back."""
     world = World()
     count = -1
 
-    def fail(verb: str, kind: str, name: str) -> None:
+    def fail(verb: str, kind: str, _: str) -> None:
         nonlocal count
         count += is_write(verb, kind)
         if count == number and is_write(verb, kind):
@@ -101,9 +122,9 @@ async def test_one_write_fails(number: int, lost: str) -> None:
     else:
         world.api.after = fail
     async with world.operator():
-        await story(world)
+        await STORIES[name](world)
         assert count >= 1000
-        assert state(world) == END
+        assert state(world) == ENDS[name][0]
         world.writes()
         await world.settle(2 * RESYNC)
         assert world.writes() == []
@@ -111,14 +132,14 @@ async def test_one_write_fails(number: int, lost: str) -> None:
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("number", range(WRITES))
-async def test_the_operator_is_killed_at_a_write(number: int, moment: str) -> None:
+@pytest.mark.parametrize(("name", "number"), WRITES)
+async def test_the_operator_is_killed_at_a_write(name: str, number: int, moment: str) -> None:
     """The process ends right before, or right after, its n-th write; another one takes over."""
     world = World()
     killed = asyncio.Event()
     count = -1
 
-    def kill(verb: str, kind: str, name: str) -> None:
+    def kill(verb: str, kind: str, _: str) -> None:
         nonlocal count
         if killed.is_set():
             raise asyncio.CancelledError
@@ -128,14 +149,14 @@ async def test_the_operator_is_killed_at_a_write(number: int, moment: str) -> No
             raise asyncio.CancelledError
 
     setattr(world.api, moment, kill)
-    telling = asyncio.create_task(story(world))
+    telling = asyncio.create_task(STORIES[name](world))
     async with world.operator():
         await killed.wait()
     setattr(world.api, moment, lambda *_: None)
     async with world.operator():
         await telling
         await world.serve()
-        assert state(world) == END
+        assert state(world) == ENDS[name][0]
         world.writes()
         await world.settle(2 * RESYNC)
         assert world.writes() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -11,9 +10,7 @@ from tests.kstatus import kstatus, kubectl_wait
 from tests.unit.world import RESYNC, World, is_ready
 
 from llm_operator.api import names
-from llm_operator.api.rollout import Acceptance
 from llm_operator.facts.acceptance import Proof, Result
-from llm_operator.observe import acceptance
 
 pytestmark = pytest.mark.looptime
 
@@ -21,33 +18,12 @@ NEW: dict[str, Any] = {"limits": {"maxConcurrentRequests": 7}}
 ASKED: dict[str, Any] = {
     "acceptance": {"prompts": [{"prompt": "2 + 2 =", "expect": {"contains": "4"}}]}
 }
-GOOD = Proof((Result(8, 0.5),), 1)
 BAD = Proof((Result(8, 0.5, "the answer does not contain '4'"),), 1)
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-class Model:
-    """Stands for the engine's answers; `asked` are the places where questions went."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.proof = GOOD
-        self.asked: list[str] = []
-        self.seconds = 1.0
-        monkeypatch.setattr(acceptance, "examine", self._examine)
-
-    async def _examine(self, url: str, questions: Acceptance) -> Proof:
-        self.asked.append(url)
-        await asyncio.sleep(self.seconds)
-        return self.proof
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Model:
-    return Model(monkeypatch)
 
 
 def sets(world: World) -> dict[str, int]:
@@ -126,17 +102,17 @@ async def test_no_more_revisions_are_kept_than_wished_for(world: World) -> None:
 # acceptance
 
 
-async def test_no_request_before_the_revision_is_accepted(world: World, model: Model) -> None:
+async def test_no_request_before_the_revision_is_accepted(world: World) -> None:
     async with world.operator():
         world.want(rollout=ASKED)
         await world.settle()
         (name,) = sets(world)
         assert gated(world.api.one("ReplicaSet"))
         world.play()
-        model.seconds = 60.0
+        world.answer_seconds = 60.0
         await world.settle(30)
         world.play()
-        assert model.asked == ["http://10.0.0.1:8080"]
+        assert world.asked == ["http://10.0.0.1:8080"]
         assert not any(map(is_ready, world.api.all("Pod")))
         assert kstatus(world.api.one(names.KIND)) == "InProgress"
         await world.settle(40)
@@ -147,16 +123,14 @@ async def test_no_request_before_the_revision_is_accepted(world: World, model: M
         assert mark["results"] == [{"tokens": 8, "seconds": 0.5, "fault": ""}]
         assert is_ready(world.api.one("Pod"))
         assert world.condition() == ("True", "Ready")
-        assert len(model.asked) == 1
+        assert len(world.asked) == 1
         # Whoever comes later depends on nobody.
         world.api.drop("Pod", f"{name}-0")
         await world.serve()
         assert not gated(world.api.one("Pod"))
 
 
-async def test_from_creation_to_ready_acceptance_takes_three_writes_more(
-    world: World, model: Model
-) -> None:
+async def test_from_creation_to_ready_acceptance_takes_three_writes_more(world: World) -> None:
     async with world.operator():
         world.want(rollout=ASKED)
         await world.serve()
@@ -166,12 +140,12 @@ async def test_from_creation_to_ready_acceptance_takes_three_writes_more(
         assert world.writes() == []
 
 
-async def test_a_revision_that_answers_otherwise_is_taken_back(world: World, model: Model) -> None:
+async def test_a_revision_that_answers_otherwise_is_taken_back(world: World) -> None:
     async with world.operator():
         world.want(rollout=ASKED, replicas=2)
         await world.serve()
         (old,) = sets(world)
-        model.proof = BAD
+        good, world.answers = world.answers, BAD
         world.want(rollout=ASKED, replicas=2, **NEW)
         served = set()
         for _ in range(12):
@@ -187,15 +161,15 @@ async def test_a_revision_that_answers_otherwise_is_taken_back(world: World, mod
         assert list(found.values()) == [0]
         # At rest, and after a restart, nothing is tried again.
         world.writes()
-        asked = len(model.asked)
+        asked = len(world.asked)
         await world.settle(2 * RESYNC)
     async with world.operator():
         await world.settle(2 * RESYNC)
-        assert len(model.asked) == asked
+        assert len(world.asked) == asked
         assert world.writes() == []
 
         # The user says so: then it is, and it is forgiven for good.
-        model.proof = GOOD
+        world.answers = good
         annotate(world, retry="1")
         await world.serve()
         assert world.condition() == ("True", "Ready")
@@ -205,8 +179,8 @@ async def test_a_revision_that_answers_otherwise_is_taken_back(world: World, mod
         assert world.condition() == ("True", "Ready")
 
 
-async def test_questions_that_are_withdrawn_open_the_gate(world: World, model: Model) -> None:
-    model.seconds = 1e6
+async def test_questions_that_are_withdrawn_open_the_gate(world: World) -> None:
+    world.answer_seconds = 1e6
     async with world.operator():
         world.want(rollout=ASKED)
         await world.serve()
@@ -218,20 +192,20 @@ async def test_questions_that_are_withdrawn_open_the_gate(world: World, model: M
         assert world.condition() == ("True", "Ready")
 
 
-async def test_other_questions_are_asked_anew(world: World, model: Model) -> None:
-    model.seconds = 1e6
+async def test_other_questions_are_asked_anew(world: World) -> None:
+    world.answer_seconds = 1e6
     async with world.operator():
         world.want(rollout=ASKED)
         await world.serve()
-        model.seconds = 1.0
+        world.answer_seconds = 1.0
         world.want(rollout={"acceptance": {"prompts": [{"prompt": "1 + 1 ="}]}})
         await world.serve()
-        assert len(model.asked) == 2
+        assert len(world.asked) == 2
         assert world.condition() == ("True", "Ready")
 
 
-async def test_a_template_is_restored_with_its_gate(world: World, model: Model) -> None:
-    model.seconds = 1e6
+async def test_a_template_is_restored_with_its_gate(world: World) -> None:
+    world.answer_seconds = 1e6
 
     def edit(replica_set: dict[str, Any]) -> None:
         replica_set["spec"]["template"]["spec"]["containers"][0]["image"] = "other"

@@ -16,8 +16,10 @@ from tests.unit.desired_inputs import plan
 from tests.unit.fake_api import FakeApi
 
 from llm_operator.api import names
+from llm_operator.api.rollout import Acceptance
 from llm_operator.api.spec import LLMDeploymentSpec
 from llm_operator.desired.revision import Defaults, resolve
+from llm_operator.facts.acceptance import Proof, Result
 from llm_operator.facts.cluster import NodeFact, PodFact
 from llm_operator.kube.store import Key, Store
 from llm_operator.reconcile.loop import Loop
@@ -76,6 +78,9 @@ class World:
         self.loop: Loop | None = None
         self.room = 1000
         self.load: dict[str, int] = {}
+        self.answers = Proof((Result(8, 0.5),), 1)
+        self.answer_seconds = 1.0
+        self.asked: list[str] = []
         self.api.watch = self._tell
         self.api.now = lambda: timestamp(self.now())
 
@@ -86,6 +91,12 @@ class World:
     async def in_hand(self, pods: Collection[PodFact], _: Engine) -> dict[str, int]:
         """Requests in each pod's hands, as the pods tell."""
         return {pod.name: self.load[pod.name] for pod in pods if pod.name in self.load}
+
+    async def examine(self, url: str, _: Acceptance) -> Proof:
+        """What the model answers when it is asked before it serves."""
+        self.asked.append(url)
+        await asyncio.sleep(self.answer_seconds)
+        return self.answers
 
     def _tell(self, verb: str, body: Object) -> None:
         if self.loop is not None:
@@ -108,6 +119,7 @@ class World:
             loop.waiting_for_nodes,
             self.wishes,  # type: ignore[arg-type]
             in_hand=self.in_hand,
+            examine=self.examine,
             clock=self.now,
         )
         self.loop = loop

@@ -7,8 +7,9 @@ answered is logged or kept; an answer lives until the pass that reads its result
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -24,6 +25,10 @@ CONNECT_PATIENCE_SECONDS = 10.0
 CONNECT_PAUSE_SECONDS = 0.5
 
 
+Examine = Callable[[str, Acceptance], Coroutine[Any, Any, Proof]]
+"""Asks the engine at a URL; never raises."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """The pod to be asked, and where."""
@@ -31,48 +36,6 @@ class Candidate:
     revision: str
     pod: str
     url: str
-
-
-class Examiner:
-    """One examination per LLMDeployment at a time; `found(key)` is called when it has ended."""
-
-    def __init__(self, found: Callable[[Key], None]) -> None:
-        self._found = found
-        self._asking: dict[Key, tuple[Candidate, Acceptance, asyncio.Task[Proof]]] = {}
-
-    def ask(self, key: Key, candidate: Candidate, questions: Acceptance) -> None:
-        """See to it that this pod is being asked, or has been; another one is asked no more."""
-        known = self._asking.get(key)
-        if known is not None and known[:2] == (candidate, questions):
-            return
-        self.forget(key)
-        task = asyncio.create_task(examine(candidate.url, questions))
-        task.add_done_callback(lambda done: None if done.cancelled() else self._found(key))
-        self._asking[key] = (candidate, questions, task)
-
-    def result(self, key: Key, questions: Acceptance) -> tuple[Candidate, Proof] | None:
-        """Who was asked these questions, and how it went; None while there is no result.
-
-        It stays until `forget`: the pass that reads it may fail to write it down.
-        """
-        known = self._asking.get(key)
-        if known is None or known[1] != questions or not known[2].done():
-            return None
-        return known[0], known[2].result()
-
-    def forget(self, key: Key) -> None:
-        """Ask no more on behalf of this object."""
-        known = self._asking.pop(key, None)
-        if known is not None:
-            known[2].cancel()
-
-    async def close(self) -> None:
-        """Stop asking."""
-        tasks = [task for _, _, task in self._asking.values()]
-        self._asking.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def examine(url: str, questions: Acceptance) -> Proof:
@@ -121,3 +84,46 @@ async def _generate(url: str, question: AcceptancePrompt, timeout: int) -> tuple
         question.prompt, max_new_tokens=question.max_tokens or MAX_TOKENS
     )
     return response.generated_text, response.details.generated_tokens
+
+
+class Examiner:
+    """One examination per LLMDeployment at a time; `found(key)` is called when it has ended."""
+
+    def __init__(self, found: Callable[[Key], None], examine: Examine = examine) -> None:
+        self._found = found
+        self._examine = examine
+        self._asking: dict[Key, tuple[Candidate, Acceptance, asyncio.Task[Proof]]] = {}
+
+    def ask(self, key: Key, candidate: Candidate, questions: Acceptance) -> None:
+        """See to it that this pod is being asked, or has been; another one is asked no more."""
+        known = self._asking.get(key)
+        if known is not None and known[:2] == (candidate, questions):
+            return
+        self.forget(key)
+        task = asyncio.create_task(self._examine(candidate.url, questions))
+        task.add_done_callback(lambda done: None if done.cancelled() else self._found(key))
+        self._asking[key] = (candidate, questions, task)
+
+    def result(self, key: Key, questions: Acceptance) -> tuple[Candidate, Proof] | None:
+        """Who was asked these questions, and how it went; None while there is no result.
+
+        It stays until `forget`: the pass that reads it may fail to write it down.
+        """
+        known = self._asking.get(key)
+        if known is None or known[1] != questions or not known[2].done():
+            return None
+        return known[0], known[2].result()
+
+    def forget(self, key: Key) -> None:
+        """Ask no more on behalf of this object."""
+        known = self._asking.pop(key, None)
+        if known is not None:
+            known[2].cancel()
+
+    async def close(self) -> None:
+        """Stop asking."""
+        tasks = [task for _, _, task in self._asking.values()]
+        self._asking.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,7 +21,7 @@ from llm_operator.desired.compare import contains
 from llm_operator.desired.template import gated
 from llm_operator.kube.client import ApiError, KubeClient
 from llm_operator.kube.store import Key, Store
-from llm_operator.observe.acceptance import Examiner
+from llm_operator.observe.acceptance import Examine, Examiner, examine
 from llm_operator.observe.busy import requests_in_hand
 from llm_operator.observe.gather import Observed, gather, nodes
 from llm_operator.reconcile.loop import Result
@@ -51,6 +51,7 @@ class Reconciler:
         wishes: Wishes,
         *,
         in_hand: InHand = requests_in_hand,
+        examine: Examine = examine,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -58,7 +59,7 @@ class Reconciler:
         self._waiting_for_nodes = waiting_for_nodes
         self._wishes = wishes
         self._writer = Writer(client, store)
-        self._examiner = Examiner(found=queue.add)
+        self._examiner = Examiner(queue.add, examine)
         self._rollouts = Rollouts(self._writer, self._examiner, in_hand, clock)
         self._reporter = Reporter(client, store, self._writer, clock)
 
