@@ -6,16 +6,18 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.unit.fake_api import FakeApi
+from tests.unit.status_samples import STARTED, ready
 
 from llm_operator.api import names
 from llm_operator.kube.client import ApiError
 from llm_operator.kube.resources import WATCHED
 from llm_operator.kube.store import Key, Store
-from llm_operator.reconcile.loop import STUCK_SECONDS, Loop, Result
+from llm_operator.reconcile.loop import STUCK_SECONDS, Loop, Result, drain_end
 
 pytestmark = pytest.mark.looptime
 
@@ -361,3 +363,14 @@ async def test_a_stopped_loop_does_nothing_more(api: FakeApi) -> None:
         await settled()
     await asyncio.sleep(3 * RESYNC)
     assert seen == [LLAMA]
+
+
+def test_a_drain_has_ended_well_only_if_the_engine_ended_by_itself() -> None:
+    gone = ready(deleting=True)
+    ended = replace(STARTED, state="terminated", exit_code=0)
+    assert drain_end(replace(gone, container=ended)) == "finished"
+    assert drain_end(replace(gone, container=replace(ended, exit_code=143))) == "finished"
+    assert drain_end(replace(gone, container=replace(ended, exit_code=137))) == "killed"
+    # What was killed long ago, and was never seen to end, tells nothing of this drain.
+    assert drain_end(replace(gone, container=replace(STARTED, exit_code=137))) == "lost"
+    assert drain_end(replace(gone, container=None)) == "lost"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llm_operator.api import names
+from llm_operator.facts.cluster import PodFact
 from llm_operator.kube.client import ApiError, KubeClient
 from llm_operator.kube.resources import NODE, WATCHED, Resource
 from llm_operator.kube.store import Entry, Key, Store
@@ -20,6 +22,9 @@ from llm_operator.reconcile.queue import WorkQueue
 from llm_operator.telemetry import metrics
 
 log = logging.getLogger(__name__)
+
+KILLED = 128 + signal.SIGKILL
+"""Exit code of a container that the kubelet did not wait for any longer."""
 
 STUCK_SECONDS = 300.0
 """A pass that takes longer counts as hung, and the process as not alive."""
@@ -63,6 +68,8 @@ class Loop:
         """A watch event: keep or forget the object, then have its owner looked at."""
         item = entry(body)
         if event == "DELETED":
+            if item.kind == "Pod":
+                metrics.DRAINED_PODS.labels(drain_end(item.fact)).inc()
             self.store.remove(item.kind, item.namespace, item.name, item.uid, item.version)
         elif not self.store.put(item):
             return
@@ -173,6 +180,13 @@ class Loop:
                 metrics.RECONCILE_SECONDS.observe(loop.time() - started)
                 self._busy_since.pop(key, None)
                 self.queue.done(key)
+
+
+def drain_end(pod: PodFact) -> str:
+    """How a pod that is gone has ended: finished, killed before it had, or lost from sight."""
+    if pod.container is None or pod.container.state != "terminated":
+        return "lost"
+    return "killed" if pod.container.exit_code == KILLED else "finished"
 
 
 def _is_new(item: Entry) -> bool:

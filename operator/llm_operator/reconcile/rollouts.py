@@ -30,6 +30,7 @@ from llm_operator.rollout import seen
 from llm_operator.rollout.policy import policy_from, promoted_steps
 from llm_operator.rollout.stepper import Step, next_step
 from llm_operator.runtimes.base import Engine, engine
+from llm_operator.telemetry import metrics
 
 Object = dict[str, Any]
 InHand = Callable[[Collection[PodFact], Engine], Awaitable[Mapping[str, int]]]
@@ -136,12 +137,17 @@ class Rollouts:
             mark = marks.failed(marks.Failed(cause.reason, cause.message, now, retry))
             await self._annotate(existing[step.mark_failed.revision], mark)
             self._examiner.forget(observed.key)
+            metrics.FAILED_REVISIONS.labels(cause.reason).inc()
+            if cause.reason == Reason.ACCEPTANCE_FAILED:
+                metrics.ACCEPTANCES.labels("refused").inc()
         if step.mark_accepted is not None:
             found = self._result(observed.key, spec)
             results = found[1].results if found and found[1].accepted else ()
             mark = marks.accepted(marks.Accepted(now, results))
             await self._annotate(existing[step.mark_accepted], mark, open_gate=True)
             self._examiner.forget(observed.key)
+            if results:
+                metrics.ACCEPTANCES.labels("accepted").inc()
         if step.mark_completed is not None:
             mark = marks.completed(now)
             await self._annotate(existing[step.mark_completed], mark, forgive=True)

@@ -35,6 +35,25 @@ LLM_DEPLOYMENTS: Final = Gauge(
     ["ready", "reason"],
     registry=REGISTRY,
 )
+ACCEPTANCES: Final = Counter(
+    "llm_operator_acceptances",
+    "Revisions asked before they may serve, by result (accepted, refused).",
+    ["result"],
+    registry=REGISTRY,
+)
+FAILED_REVISIONS: Final = Counter(
+    "llm_operator_failed_revisions",
+    "Revisions given up, by cause.",
+    ["reason"],
+    registry=REGISTRY,
+)
+DRAINED_PODS: Final = Counter(
+    "llm_operator_drained_pods",
+    "Pods that have gone, by end: finished all requests, killed with some in hand, or lost from"
+    " sight.",
+    ["end"],
+    registry=REGISTRY,
+)
 
 
 def exposition() -> bytes:
