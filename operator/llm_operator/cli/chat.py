@@ -2,7 +2,7 @@
 
 A program of its own, `python -m llm_operator.cli.chat NAME=URL ...`, because it runs where the
 Services are: inside the local cluster. Prints a JSON object per model as its answer is complete.
-The client is an optional dependency (`llm-operator[cluster]`), imported when it is needed.
+The client is imported when it is needed.
 """
 
 from __future__ import annotations

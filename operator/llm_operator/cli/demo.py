@@ -8,7 +8,6 @@ itself that it does not show.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
@@ -49,8 +48,6 @@ def demo(
     out, to = console(), console(stderr=True)
     examples, chart = examples or _EXAMPLES, chart or install.CHART
     _need(examples, "--examples")
-    if importlib.util.find_spec("text_generation") is None:
-        raise CommandError("the demo talks to models: pip install 'llm-operator[cluster]'")
     with stage(NAME, nodes or local.NODES, chart, to, keep=keep) as (cluster, operator):
         with step(f"applying {local.shown(examples)}", to):
             cluster.kubectl("apply", f"--filename={examples}")
