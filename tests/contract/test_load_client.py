@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -169,9 +170,25 @@ def test_one_sees_that_the_other_side_has_closed() -> None:
         assert _is_closed(ours)
 
 
+async def test_a_request_that_the_server_never_read_is_stale_however_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def unread(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        linger = struct.pack("ii", 1, 0)  # close with a reset, as for data that nobody read
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    monkeypatch.setattr("llm_operator.cluster.load.client.STALE_SECONDS", 0.0)
+    async with server(WHOLE, unread, WHOLE) as url, Client(url, kept=True) as client:
+        await client.ask(STREAM)
+        stale, again = await ask_again(client, STREAM)
+    assert (stale.outcome, again.outcome) == (Outcome.STALE, Outcome.OK)
+
+
 async def test_a_request_that_was_taken_and_then_dropped_is_a_failure_on_any_connection() -> None:
     async def take_and_drop(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.4)
         writer.transport.abort()
 
     async with server(WHOLE, take_and_drop) as url, Client(url, kept=True) as client:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +92,40 @@ async def test_drain_refuses_new_connections_and_finishes_what_it_has() -> None:
         assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200, 200]
         async with asyncio.timeout(5):  # right after the last, whoever holds a connection open
             assert (await up.task).code == 0
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_request_on_an_idle_connection_is_answered_or_not_read_never_dropped(
+    turns: int,
+) -> None:
+    """It comes so many turns of the event loop after SIGTERM. A reset says: not read."""
+    container = demo()
+    async with serving(container) as up:
+        reader, writer = await asyncio.open_connection(container.ip, 8080)
+        request = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n"
+        writer.write(request)
+        await reader.readuntil(b"}")
+        up.process.terminate()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connection = writer.get_extra_info("socket")
+        closed_before = _peek(connection) == b""
+        writer.write(request)
+        try:
+            answered = b"200 OK" in await reader.read()
+        except ConnectionResetError:
+            answered = True
+        assert answered or closed_before
+        writer.close()
+
+
+def _peek(connection: Any) -> bytes | None:
+    """What could be read: b"" where the other side has closed, None where there is nothing."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        try:
+            return same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
 
 
 async def test_queued_requests_finish_too() -> None:

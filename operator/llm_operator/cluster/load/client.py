@@ -6,6 +6,7 @@ that were asked for and the end mark: an early end that looks tidy is a cut one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -22,11 +23,11 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 """Without a byte for so long, an answer will not come."""
 
-STALE_SECONDS = 0.5
-"""A connection that ends later than this after a request was sent had taken the request: the
-server's fault. Sooner, and before any byte of an answer, it was being closed already. Where one
-sees, before sending, that the server has closed it, the time does not matter: this process may
-have had to wait for a core."""
+STALE_SECONDS = 0.25
+"""An orderly end later than this after a request was sent is that of a server which had taken the
+request. Sooner, and before any byte of an answer, the connection was being closed already; so it
+was, at any time, where the end was seen before sending, or where the server reset the connection:
+its kernel does so for what nobody has read."""
 
 _PROMPT = "Tell me what a tensor-parallel shard is, and do not stop too early."
 
@@ -41,6 +42,7 @@ class _Progress:
     closed: bool = False
     answering: bool = False
     refused: bool = False
+    reset: bool = False
     first: float = 0.0
     tokens: int = 0
     model: str = ""
@@ -133,6 +135,7 @@ class Client:
             await self._send(ask, progress)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             progress.problem = progress.problem or _words(error)
+            progress.reset = isinstance(error, OSError) and error.errno == errno.ECONNRESET
         seconds = time.monotonic() - progress.clock
         return Record(
             kind=ask.kind,
@@ -184,7 +187,8 @@ def _outcome(progress: _Progress, seconds: float) -> Outcome:
         return Outcome.OK
     if progress.answering:
         return Outcome.FAILED if progress.refused and not progress.tokens else Outcome.CUT
-    if progress.reused and (progress.closed or seconds < STALE_SECONDS):
+    not_taken = progress.closed or progress.reset or seconds < STALE_SECONDS
+    if progress.reused and not_taken:
         return Outcome.STALE
     return Outcome.FAILED
 

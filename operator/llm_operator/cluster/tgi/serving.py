@@ -26,6 +26,9 @@ from .warmup import Limits
 _DEFAULT_PATIENCE = 90
 """Seconds of grace for requests under way, in the releases without an option for it."""
 
+_TURNS_TO_CLOSE = 10
+"""Turns of the event loop in which a server has closed its idle connections: three, and some."""
+
 
 class Serving:
     """The open port of one replica. `now` is the wall clock, in seconds since the epoch.
@@ -85,10 +88,21 @@ class Serving:
         """Stop listening at once; requests under way and queued finish, within the time-out."""
         if self._socket is not None:
             self._socket.close()
-        self._http.pre_shutdown()  # connections without a request under way
         patience = self._args.integer("graceful-termination-timeout")
+        # A request that comes while an idle connection is being closed must not be read and then
+        # dropped, which only a crash would do: unread, its client is told by a reset.
+        open_ = [c.transport for c in self._http.connections if c.transport is not None]
+        for transport in open_:
+            transport.pause_reading()
+        self._http.pre_shutdown()
         # A time-out of zero would mean none at all.
-        await self._http.shutdown(max(_DEFAULT_PATIENCE if patience is None else patience, 0.01))
+        patience_s = max(_DEFAULT_PATIENCE if patience is None else patience, 0.01)
+        ending = asyncio.ensure_future(self._http.shutdown(patience_s))
+        for _ in range(_TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
+        for transport in open_:  # requests under way: notice when their clients leave
+            transport.resume_reading()
+        await ending
 
     async def reset(self) -> None:
         """Leave nothing behind: work is dropped, connections are reset."""
