@@ -39,7 +39,6 @@ class Reason(StrEnum):
     LOADING = "Loading"
     UPDATING = "Updating"
     SCALING = "Scaling"
-    TERMINATING = "Terminating"
     PAUSED = "Paused"
     NO_SPARE_GPU = "NoSpareGPU"
     ROLLED_BACK = "RolledBack"

@@ -37,14 +37,14 @@ class Store:
     """Slim copies by (kind, namespace, name), with an index by owner."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, str, str], Entry] = {}
+        self._kinds: dict[str, dict[tuple[str, str, str], Entry]] = defaultdict(dict)
         self._by_owner: dict[Key, set[tuple[str, str, str]]] = defaultdict(set)
         self._deleted_at: dict[tuple[str, str, str], int] = {}
 
     def put(self, entry: Entry) -> bool:
         """Keep it unless something newer is known of that name; True if it was kept."""
         identity = (entry.kind, entry.namespace, entry.name)
-        known = self._entries.get(identity)
+        known = self._kinds[identity[0]].get(identity)
         if known is not None and known.version >= entry.version:
             return False
         # Equal is fine: what leaves a watch by its labels is "deleted" at the version it still has.
@@ -53,7 +53,7 @@ class Store:
         self._deleted_at.pop(identity, None)
         if known is not None:
             self._disown(known, identity)
-        self._entries[identity] = entry
+        self._kinds[entry.kind][identity] = entry
         if entry.owner:
             self._by_owner[entry.owner].add(identity)
         return True
@@ -66,7 +66,7 @@ class Store:
         `version` is that of the deletion; 0 where it is not known, then the uid must do.
         """
         identity = (kind, namespace, name)
-        known = self._entries.get(identity)
+        known = self._kinds[identity[0]].get(identity)
         if known is not None:
             is_over = version >= known.version if version else uid in (None, known.uid)
             if not is_over:
@@ -74,14 +74,14 @@ class Store:
         if version:
             self._deleted_at[identity] = max(version, self._deleted_at.get(identity, 0))
         if known is not None:
-            del self._entries[identity]
+            del self._kinds[kind][identity]
             self._disown(known, identity)
 
     def replace(self, kind: str, entries: Collection[Entry], version: int) -> None:
         """A whole listing taken at `version`: what it lacks is gone, unless it is younger."""
         listed = {(entry.kind, entry.namespace, entry.name) for entry in entries}
-        for identity, known in list(self._entries.items()):
-            if identity[0] == kind and identity not in listed and known.version <= version:
+        for identity, known in list(self._kinds[kind].items()):
+            if identity not in listed and known.version <= version:
                 self.remove(kind, known.namespace, known.name)
         for entry in entries:
             self.put(entry)
@@ -90,18 +90,19 @@ class Store:
                 del self._deleted_at[identity]
 
     def get(self, kind: str, namespace: str, name: str) -> Entry | None:
-        return self._entries.get((kind, namespace, name))
+        return self._kinds[kind].get((kind, namespace, name))
 
     def owned(self, owner: Key, kind: str) -> list[Entry]:
         """Objects of a kind that carry the owner's label, by name."""
-        found = (self._entries[i] for i in self._by_owner.get(owner, ()) if i[0] == kind)
+        entries = self._kinds[kind]
+        found = (entries[i] for i in self._by_owner.get(owner, ()) if i[0] == kind)
         return sorted(found, key=lambda entry: entry.name)
 
     def all(self, kind: str) -> Iterator[Entry]:
-        return (entry for entry in self._entries.values() if entry.kind == kind)
+        return iter(self._kinds[kind].values())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._kinds.values()))
 
     def _disown(self, entry: Entry, identity: tuple[str, str, str]) -> None:
         if entry.owner is None:

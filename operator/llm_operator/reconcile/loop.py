@@ -67,12 +67,15 @@ class Loop:
     def seen(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A watch event: keep or forget the object, then have its owner looked at."""
         item = entry(body)
+        known = self.store.get(item.kind, item.namespace, item.name)
         if event == "DELETED":
             if item.kind == "Pod":
                 metrics.DRAINED_PODS.labels(drain_end(item.fact)).inc()
             self.store.remove(item.kind, item.namespace, item.name, item.uid, item.version)
         elif not self.store.put(item):
             return
+        elif item.kind == NODE.kind and known is not None and known.fact == item.fact:
+            return  # a heartbeat
         self.touch(item)
 
     def touch(self, item: Entry) -> None:

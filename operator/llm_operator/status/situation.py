@@ -99,7 +99,6 @@ class Situation:
     endpoint: str | None = None
     selector: str = ""
     lost_nodes: Collection[str] = field(default=())
-    deleting: bool = False
 
     @property
     def wanted(self) -> RevisionSeen | None:
