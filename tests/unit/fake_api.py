@@ -126,6 +126,7 @@ class FakeApi:
     ) -> Object:
         self._asked("patch", resource.kind, name)
         held = self._find(resource, namespace, name)
+        spec = copy.deepcopy(held.body.get("spec"))
         for operation in operations:
             *above, last = operation["path"].strip("/").split("/")
             last = last.replace("~1", "/")
@@ -142,7 +143,7 @@ class FakeApi:
                 del parent[last]
         if any(operation["path"] == "/spec/template" for operation in operations):
             held.body["metadata"]["managedFields"] = []
-        self._changed(held, generation=True)
+        self._changed(held, generation=held.body.get("spec") != spec)
         self.after("patch", resource.kind, name)
         return copy.deepcopy(held.body)
 

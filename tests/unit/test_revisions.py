@@ -11,7 +11,9 @@ from llm_operator.api import names
 from llm_operator.desired import marks
 from llm_operator.facts.acceptance import Result
 from llm_operator.facts.cluster import PodFact
+from llm_operator.kube.store import Key
 from llm_operator.reconcile.revisions import known, pod_from, seconds, seen_from, timestamp
+from llm_operator.reconcile.rollouts import Departures
 from llm_operator.rollout.seen import Cause, FailedMark, PodSeen, Refused
 
 T0 = "2026-01-01T00:00:00Z"
@@ -150,3 +152,14 @@ def _fields(thing: Any) -> dict[str, Any]:
 
 def test_a_time_of_ours_is_read_back() -> None:
     assert timestamp(datetime.fromtimestamp(AT_NOON, UTC)) == NOON
+
+
+def test_departures_are_dated_and_before_the_start_nothing_is_known() -> None:
+    key, a, b = Key("ns", "llama"), pod("a"), pod("b")
+    departures = Departures(started=100.0)
+    assert departures.last(key, [a, b], 101.0) == 100.0
+    assert departures.last(key, [b], 102.0) == 102.0
+    assert departures.last(key, [b], 103.0) == 102.0
+    assert departures.last(key, [b, a], 104.0) == 102.0
+    departures.forget(key)
+    assert departures.last(key, [a], 105.0) == 100.0

@@ -31,6 +31,11 @@ def sets(world: World) -> dict[str, int]:
     return {o["metadata"]["name"]: o["spec"]["replicas"] for o in world.api.all("ReplicaSet")}
 
 
+def states(world: World) -> list[str]:
+    """What its revisions are about, as status says."""
+    return [one["state"] for one in world.status()["revisions"]]
+
+
 def gated(thing: dict[str, Any]) -> bool:
     return "readinessGates" in thing["spec"].get("template", thing)["spec"]
 
@@ -171,11 +176,46 @@ async def test_a_revision_that_answers_otherwise_is_taken_back(world: World) -> 
         # The user says so: then it is, and it is forgiven for good.
         world.answers = good
         annotate(world, retry="1")
+        await world.settle()
+        assert "Failed" not in states(world)
         await world.serve()
         assert world.condition() == ("True", "Ready")
         assert sets(world) == {old: 0, **dict.fromkeys(found, 2)}
         annotate(world)
         await world.settle(2 * RESYNC)
+        assert world.condition() == ("True", "Ready")
+        assert sorted(states(world)) == ["Retired", "Serving"]
+
+
+async def test_what_has_failed_goes_at_once(world: World) -> None:
+    """Nothing else need happen for it."""
+    async with world.operator():
+        world.want(rollout=ASKED)
+        await world.serve()
+        world.answers = BAD
+        world.want(rollout=ASKED, **NEW)
+        await world.settle()
+        world.play()
+        await world.settle(1.5)
+        assert world.current()["spec"]["replicas"] == 0
+        assert world.condition("Stalled") == ("True", "RolledBack")
+
+
+async def test_bad_answers_of_a_pod_that_has_left_mean_nothing(world: World) -> None:
+    async with world.operator():
+        world.want(rollout=ASKED)
+        await world.settle()
+        world.play()
+        world.answer_seconds = 20.0
+        good, world.answers = world.answers, BAD
+        await world.settle(10)
+        world.api.drop("Pod", world.api.one("Pod")["metadata"]["name"])
+        await world.settle(15)
+        world.answers = good
+        await world.serve()
+        await world.settle(30)
+        await world.serve()
+        assert len(world.asked) == 2
         assert world.condition() == ("True", "Ready")
 
 

@@ -51,9 +51,13 @@ async def examine(url: str, questions: Acceptance) -> Proof:
 
 
 async def ask(url: str, question: AcceptancePrompt, timeout: int) -> Answer:
-    """One question to the engine at `url`; `timeout` in seconds for the whole answer."""
+    """One question to the engine at `url`; `timeout` in seconds for the whole answer.
+
+    A connection that breaks is tried again for a while: if its pod has gone, that is soon known,
+    and nobody waits for this answer any more.
+    """
     clock = asyncio.get_running_loop().time
-    patience = clock() + min(CONNECT_PATIENCE_SECONDS, timeout)
+    patience: float | None = None
     while True:
         started = clock()
         try:
@@ -62,7 +66,8 @@ async def ask(url: str, question: AcceptancePrompt, timeout: int) -> Answer:
             return Answer(text, tokens, clock() - started)
         except TimeoutError:
             return Answer(seconds=clock() - started, error=f"no answer within {timeout} s")
-        except aiohttp.ClientConnectionError as error:
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            patience = patience or clock() + CONNECT_PATIENCE_SECONDS
             if clock() < patience:
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
                 continue

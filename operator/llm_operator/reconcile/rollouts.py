@@ -55,15 +55,12 @@ class Rollouts:
         self._examiner = examiner
         self._in_hand = in_hand
         self._clock = clock
-        self._started = clock().timestamp()
-        self._pods: dict[Key, frozenset[str]] = {}
-        self._freed_at: dict[Key, float] = {}
+        self._departures = Departures(clock().timestamp())
 
     def forget(self, key: Key) -> None:
         """The object is gone."""
         self._examiner.forget(key)
-        self._pods.pop(key, None)
-        self._freed_at.pop(key, None)
+        self._departures.forget(key)
 
     def next_step(
         self,
@@ -82,8 +79,8 @@ class Rollouts:
             revisions=tuple(seen_from(one, observed.pods, lost) for one in existing.values()),
             retry=annotations.get(names.ANNOTATION_RETRY),
             promoted=promoted_steps(annotations.get(names.ANNOTATION_PROMOTE), name),
-            verdict=self._verdict(observed.key, spec),
-            freed_at=self._freed(observed.key, observed.pods, now),
+            verdict=self._verdict(observed, spec),
+            freed_at=self._departures.last(observed.key, observed.pods, now),
         )
         startup = wanted.resolved.startup_seconds if wanted else 0
         policy = policy_from(spec.rollout if spec else None, replicas, startup)
@@ -179,13 +176,18 @@ class Rollouts:
         questions = _questions(spec)
         return self._examiner.result(key, questions) if questions else None
 
-    def _verdict(self, key: Key, spec: LLMDeploymentSpec | None) -> seen.Verdict | None:
-        found = self._result(key, spec)
+    def _verdict(self, observed: Observed, spec: LLMDeploymentSpec | None) -> seen.Verdict | None:
+        """What the answers mean. Of a pod that has left, bad ones mean nothing."""
+        found = self._result(observed.key, spec)
         if found is None:
             return None
         candidate, proof = found
+        if proof.accepted:
+            return seen.Verdict(candidate.revision)
+        if not any(p.uid == candidate.pod and p.containers_ready for p in observed.pods):
+            return None
         failure = seen.Cause(Reason.ACCEPTANCE_FAILED.value, proof.message)
-        return seen.Verdict(candidate.revision, None if proof.accepted else failure)
+        return seen.Verdict(candidate.revision, failure)
 
     def _examine(
         self,
@@ -281,13 +283,27 @@ class Rollouts:
         if changed:
             await asyncio.sleep(HEED_SECONDS)
 
-    def _freed(self, key: Key, pods: Collection[PodFact], now: float) -> float:
-        """When a pod last left, as far as this process has seen."""
+
+class Departures:
+    """When pods were last seen to have left. `started`: what was before is not known."""
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._there: dict[Key, frozenset[str]] = {}
+        self._last: dict[Key, float] = {}
+
+    def last(self, key: Key, pods: Collection[PodFact], now: float) -> float:
+        """When one of the object's pods last left, given those that are there `now`."""
         there = frozenset(pod.name for pod in pods)
-        if self._pods.get(key, there) - there:
-            self._freed_at[key] = now
-        self._pods[key] = there
-        return self._freed_at.get(key, self._started)
+        if self._there.get(key, there) - there:
+            self._last[key] = now
+        self._there[key] = there
+        return self._last.get(key, self._started)
+
+    def forget(self, key: Key) -> None:
+        """The object is gone."""
+        self._there.pop(key, None)
+        self._last.pop(key, None)
 
 
 def has_marks(step: Step) -> bool:
