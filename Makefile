@@ -28,7 +28,11 @@ demo-upgrade: $(READY) ## a model is upgraded, rolled back and drained while use
 
 .PHONY: test
 test: lint programs ## lint, types, import contracts, all tests, also on a real control plane
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(PYTEST)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not load" $(PYTEST)
+
+.PHONY: load
+load: programs ## ten upgrades under traffic, drains, kills, lost nodes; and that the traffic can fail
+	$(BIN)/pytest -q -m load $(PYTEST)
 
 .PHONY: unit
 unit: $(READY) ## the tests that need no control plane
