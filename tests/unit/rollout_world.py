@@ -282,6 +282,8 @@ class World:
 
     def carry_out(self, step: Step) -> int:
         self.asked = step.ask
+        if not (step.ask or step.mark_failed or step.mark_accepted):
+            self.verdict = None
         writes = self.writes_of(step)
         for write in writes:
             write()

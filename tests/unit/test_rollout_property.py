@@ -174,6 +174,41 @@ class Rollouts(RuleBasedStateMachine):
         for write in writes[:cut]:
             write()
 
+    @rule(seed=st.integers(0, 10**6))
+    def live(self, seed: int) -> None:
+        """Everybody at work for a while, in any order, nobody waiting for the others."""
+        self._live(random.Random(seed), 40)
+
+    @rule(seed=st.integers(0, 10**6))
+    def live_long(self, seed: int) -> None:
+        """Until most of what was begun has come to something."""
+        self._live(random.Random(seed), 150)
+
+    @rule(seed=st.integers(0, 10**6), kind=KINDS)
+    def edit_and_live(self, seed: int, kind: Kind) -> None:
+        self.edit(kind)
+        self._live(random.Random(seed), 40)
+
+    def _live(self, chance: random.Random, turns: int) -> None:
+        for _ in range(turns):
+            turn = chance.randrange(8)
+            if turn == 0:
+                self.operator(seed=chance.randrange(10**6), cut=chance.choice([99, 99, 1]))
+            elif turn == 1:
+                self.controller(pick=chance.randrange(10))
+            elif turn == 2:
+                self.scheduler()
+            elif turn == 3:
+                self.watch()
+            elif turn == 4:
+                self.answer()
+            elif turn == 5:
+                self.time(seconds=chance.choice([1.0, 6.0, 20.0]))
+            else:
+                step = self.world.last
+                moment = self.world.next_event(step.wake_after if step else None)
+                self.time(seconds=max((moment or 0) - self.world.now, 0.0))
+
     @rule()
     def restart(self) -> None:
         self.world.freed_at, self.world.verdict, self.world.asked = self.world.now, None, None
@@ -249,7 +284,7 @@ class Rollouts(RuleBasedStateMachine):
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(
     max_examples=100,
-    stateful_step_count=40,
+    stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

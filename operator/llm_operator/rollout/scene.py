@@ -44,7 +44,12 @@ class Scene:
 
     @cached_property
     def room(self) -> int:
-        """Pods that may come without there being more than wanted plus surge."""
+        """Pods that may come without there being more than wanted plus surge.
+
+        None while there may be pods that we do not see.
+        """
+        if self.others and not self.settled:
+            return 0
         return max(self.replicas + self.policy.surge - sum(r.count for r in self.revisions), 0)
 
     @cached_property
@@ -71,13 +76,12 @@ class Scene:
     def kept(self, revision: RevisionSeen, replicas: int) -> int:
         """Serving pods that are left for certain when the revision is asked for `replicas`.
 
-        A ReplicaSet gives up pods that are not ready first. One that was asked for less before
-        may not have acted on it yet.
+        A ReplicaSet gives up pods that are not ready first.
         """
         alive = revision.alive
         available = sum(self.available(pod) for pod in alive)
         unready = sum(not pod.ready for pod in alive)
-        doomed = max(len(alive) - min(replicas, revision.replicas), 0)
+        doomed = max(len(alive) - replicas, 0)
         return max(available - max(doomed - unready, 0), 0)
 
     @cached_property
@@ -132,8 +136,6 @@ class Scene:
         way out, since it may still say yes then.
         """
         if self.waiting_since is None or self.leaving or not self.settled:
-            return False
-        if any(len(r.alive) > r.replicas for r in self.others):
             return False
         return self.clock.passed(max(self.waiting_since, self.freed_at) + ROOM_SECONDS)
 

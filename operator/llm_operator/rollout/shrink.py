@@ -11,22 +11,21 @@ from llm_operator.rollout.scene import Scene
 from llm_operator.rollout.seen import RevisionSeen
 
 
-def shrunk(scene: Scene, arriving: int, most: int) -> dict[str, int]:
-    """Replicas of the others, where the target is asked for `arriving` of at most `most`.
+def shrunk(scene: Scene, most: int) -> dict[str, int]:
+    """Replicas of the others, where the target may have `most` for the time being.
 
     Nothing goes while what we see is not yet what was last asked for.
     """
     goals = {r.name: r.replicas for r in scene.others}
     if not scene.settled:
         return goals
-    arrived = scene.kept(scene.target, arriving) if scene.target else 0
     limit = _limit(scene, sum(goals.values()), most)
-    spare = arrived + sum(scene.kept(r, r.replicas) for r in scene.others) - scene.floor
+    spare = scene.serving - scene.floor
     for one in sorted(scene.others, key=_dispensable):
         while limit > 0 and goals[one.name] > 0:
             goal = goals[one.name] - 1
             lost = scene.kept(one, goals[one.name]) - scene.kept(one, goal)
-            remaining = arrived + sum(goals.values()) - 1
+            remaining = scene.arrived + sum(goals.values()) - 1
             if lost > max(spare, 0):
                 break
             if not lost and remaining < scene.floor and not _hopeless(scene, one):

@@ -154,7 +154,7 @@ def _goals(scene: Scene, name: str, at: Stage | None) -> dict[str, int]:
         return _recreated(scene, name)
     most = scene.replicas if scene.proven else min(1, scene.replicas)
     goal = _grown(scene, min(most, at.replicas) if at else most)
-    return {**shrunk(scene, goal, at.replicas if at else scene.replicas), name: goal}
+    return {**shrunk(scene, at.replicas if at else scene.replicas), name: goal}
 
 
 def _recreated(scene: Scene, name: str) -> dict[str, int]:
@@ -163,7 +163,7 @@ def _recreated(scene: Scene, name: str) -> dict[str, int]:
     It must exist by then, so that nothing goes for a revision that the API server refuses.
     """
     goals = {r.name: r.replicas for r in scene.others}
-    busy = any(r.count for r in scene.others)
+    busy = any(r.count or not r.settled for r in scene.others)
     if scene.target is None:
         return {**goals, name: 0 if busy else scene.replicas}
     goals = dict.fromkeys(goals, 0)
