@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_operator.api.spec import LLMDeploymentSpec
-from llm_operator.cli.demo_upgrade import BAD, FIRST, SECOND, Scene, manifest, verdict
+from llm_operator.cli.demo_upgrade import ACCEPTANCE, FIRST, Scene, manifest, verdict
 from llm_operator.cluster.load.records import Report
 
 PLAYED = [Scene(1, "another model", 0.0, 9.0, over=True)]
@@ -15,7 +15,12 @@ WELL = Report(requests=100, ok=99, stale=1, details={"stale: connection closed":
 def test_the_play_begins_with_a_manifest_that_is_valid() -> None:
     spec = LLMDeploymentSpec.model_validate(manifest()["spec"])
     assert spec.model.id == FIRST
-    assert len({FIRST, SECOND, BAD}) == 3
+
+
+def test_the_questions_of_the_play_are_valid() -> None:
+    spec = manifest()["spec"]
+    spec["rollout"]["acceptance"] = ACCEPTANCE
+    LLMDeploymentSpec.model_validate(spec)
 
 
 def test_requests_sent_again_are_explained_and_no_loss() -> None:

@@ -9,7 +9,7 @@ from llm_operator.cli.watching import count
 from llm_operator.cluster.load.records import Outcome, Record
 from llm_operator.facts.cluster import PodFact
 
-WIDTH = 74  # 40 columns of time
+WIDTH = 80  # 40 columns of time
 
 
 def drawn(story: Story) -> list[str]:
@@ -48,20 +48,20 @@ def _pods(second: int) -> dict[str, Pods]:
 def test_each_revision_has_a_line_of_what_its_pods_do() -> None:
     _, old, new, *_ = drawn(upgrade())
     assert old.startswith("old  model ")
-    assert old[34:] == "█" * 20 + "▄" * 10 + "▒" * 10
-    assert new[34:] == " " * 10 + "·" * 10 + "▄" * 10 + "█" * 10
+    assert old[40:] == "█" * 20 + "▄" * 10 + "▒" * 10
+    assert new[40:] == " " * 10 + "·" * 10 + "▄" * 10 + "█" * 10
 
 
 def test_what_was_lost_stands_where_it_was_lost_and_what_was_sent_again_is_not_lost() -> None:
     lost = next(line for line in drawn(upgrade()) if line.startswith("failed or cut"))
-    assert lost[34:] == "·" * 15 + "1" + "·" * 24
+    assert lost[40:] == "·" * 15 + "1" + "·" * 24
 
 
 def test_signs_answers_and_seconds_share_the_columns() -> None:
     signs, *_, answers, _, axis, _ = drawn(upgrade())
-    assert signs[34:] == " " * 10 + "12"
-    assert answers[34:] == "█" * 40
-    assert axis[34:] == "0s        10s       20s       30s"
+    assert signs[40:] == " " * 10 + "12"
+    assert answers[40:] == "█" * 40
+    assert axis[40:] == "0s        10s       20s       30s"
 
 
 def test_a_column_between_two_looks_shows_the_one_before() -> None:
@@ -69,8 +69,8 @@ def test_a_column_between_two_looks_shows_the_one_before() -> None:
         [Moment(0, {"a": Pods(1)}), Moment(10, {"a": Pods(1)}), Moment(20, {"b": Pods(1)})]
     )
     _, a, b, *_ = drawn(story)
-    assert a[34:] == "█" * 39
-    assert b[34:].strip() == "█"
+    assert a[40:] == "█" * 39
+    assert b[40:].strip() == "█"
 
 
 def test_nothing_seen_is_no_picture() -> None:

@@ -39,7 +39,18 @@ DRAIN_SECONDS = 40
 
 FIRST = "NousResearch/Meta-Llama-3.1-8B-Instruct"
 SECOND = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
-BAD = "Qwen/Qwen2.5-7B-Instruct"
+CRASHING = "Qwen/Qwen2.5-7B-Instruct"
+BABBLING = "mistralai/Mistral-7B-Instruct-v0.3"
+
+ACCEPTANCE = {
+    "prompts": [
+        {
+            "prompt": "What is deep learning?",
+            "maxTokens": 16,
+            "expect": {"contains": "deep learning"},
+        }
+    ]
+}
 
 _FAULT = "demo-upgrade"
 _START_S = 120.0
@@ -74,17 +85,27 @@ class Stage:
     cluster: LocalCluster
     patience: float
 
-    def want(self, model: str) -> None:
-        """Wish for another model."""
-        patch = json.dumps({"spec": {"model": {"id": model}}})
+    def want(self, model: str, acceptance: dict[str, Any] | None = None) -> None:
+        """Wish for another model, which has to pass the acceptance, if there is one."""
+        spec = {"model": {"id": model}, "rollout": {"acceptance": acceptance}}
+        patch = json.dumps({"spec": spec})
         self.cluster.kubectl("patch", "llmd", DEPLOYMENT, "--type=merge", f"--patch={patch}")
 
     def want_what_cannot_load(self) -> None:
         """Wish for a model of which every pod that is yet to come dies while it loads."""
-        selector = f"--selector={names.LABEL_DEPLOYMENT}={DEPLOYMENT}"
-        fault = ["--fault=crash-loading", selector, "--namespace=default"]
-        local.change_fault(self.cluster, ["set", _FAULT, *fault])
-        self.want(BAD)
+        self._spoil("crash-loading", f"{names.LABEL_DEPLOYMENT}={DEPLOYMENT}")
+        self.want(CRASHING)
+
+    def want_what_babbles(self) -> None:
+        """Wish for a model that loads well, and then answers with nonsense."""
+        before = self._revisions()
+        self.want(BABBLING, ACCEPTANCE)
+        deadline = time.monotonic() + self.patience
+        while not (new := self._revisions() - before):
+            if time.monotonic() > deadline:
+                raise CommandError("the operator makes no new revision")
+            time.sleep(_POLL_S)
+        self._spoil("garbage", f"{names.LABEL_REVISION}={new.pop().rpartition('-')[2]}")
 
     def take_back(self) -> None:
         """Wish for the model that serves, as `rollout undo` would."""
@@ -101,6 +122,16 @@ class Stage:
         )
         self.cluster.kubectl("uncordon", node)
 
+    def _spoil(self, fault: str, selector: str) -> None:
+        where = [f"--selector={selector}", "--namespace=default"]
+        local.change_fault(self.cluster, ["set", _FAULT, f"--fault={fault}", *where])
+
+    def _revisions(self) -> set[str]:
+        selector = f"--selector={names.LABEL_DEPLOYMENT}={DEPLOYMENT}"
+        return set(
+            self.cluster.kubectl("get", "replicasets", selector, "--output=name").splitlines()
+        )
+
 
 def is_served(seen: view.Seen) -> bool:
     """All as wished for, and nothing else left."""
@@ -115,6 +146,7 @@ def is_rolled_back(seen: view.Seen) -> bool:
 ACTS = (
     Act("another model", lambda stage: stage.want(SECOND), is_served),
     Act("a model that cannot load", Stage.want_what_cannot_load, is_rolled_back),
+    Act("a model that talks nonsense", Stage.want_what_babbles, is_rolled_back),
     Act("that wish is taken back", Stage.take_back, is_served),
     Act("a node is drained", Stage.drain_a_node, is_served),
 )

@@ -16,7 +16,7 @@ from llm_operator.cluster.load.records import Outcome, Record
 
 _BARS = "▁▂▃▄▅▆▇█"
 _DRAINING, _STARTING, _NOTHING = "▒", "·", " "
-_LABEL = 34
+_LABEL = 40
 _STEPS = (10, 20, 30, 60, 120, 300)
 
 

@@ -49,8 +49,8 @@ class Watch:
 
     @property
     def reason(self) -> str:
-        """Why the deployment was ready or not, at the last look."""
-        return self._seen[1].reason if self._seen else ""
+        """Why the deployment was ready or not, at the last look, as kubectl shows it."""
+        return str(self._seen[1].status.get("reason", "")) if self._seen else ""
 
     def look_until(
         self, is_over: Callable[[view.Seen], bool], since: float, seconds: float
