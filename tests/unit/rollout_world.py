@@ -24,6 +24,7 @@ from llm_operator.rollout.stepper import Ask, Step, next_step
 
 DRAIN = 100.0
 CRASH = Cause("Crashed", "the engine ended with exit code 1")
+REFUSED = Cause("AdmissionRefused", "the API server refuses pods: no such runtime class")
 GARBAGE = Cause("AcceptanceFailed", "the answer does not contain 'Paris'")
 
 
@@ -49,6 +50,7 @@ class Pod:
     gated: bool = False
     node: int | None = None
     scheduled_at: float | None = None
+    started_at: float = 0.0
     unschedulable_since: float | None = None
     ready: bool = False
     ready_since: float | None = None
@@ -79,7 +81,10 @@ class ReplicaSet:
 
 @dataclass
 class World:
-    """`nodes`: GPUs of each. `wanted` and `replicas` are the user's wish."""
+    """`nodes`: GPUs of each. `wanted` and `replicas` are the user's wish.
+
+    `refuses`: revisions whose pods the API server refuses; `silent`: nodes that do not answer.
+    """
 
     nodes: list[int]
     wanted: str
@@ -92,6 +97,8 @@ class World:
     sets: dict[str, ReplicaSet] = field(default_factory=dict)
     pods: list[Pod] = field(default_factory=list)
     quota: int | None = None
+    refuses: frozenset[str] = frozenset()
+    silent: frozenset[int] = frozenset()
     verdict: Verdict | None = None
     asked: Ask | None = None
     freed_at: float = 0.0
@@ -131,6 +138,9 @@ class World:
         alive = self.alive(name)
         rs.refused = None if len(alive) >= rs.replicas else rs.refused
         for _ in range(rs.replicas - len(alive)):
+            if name in self.refuses:
+                rs.refused = rs.refused or Refused(REFUSED, self.now)
+                break
             if self.quota is not None and sum(p.gone_by is None for p in self.pods) >= self.quota:
                 rs.refused = rs.refused or Refused(Cause("QuotaExceeded", "pods"), self.now, True)
                 break
@@ -162,10 +172,13 @@ class World:
                 pod.unschedulable_since = pod.unschedulable_since or self.now
             else:
                 pod.node, pod.scheduled_at, pod.unschedulable_since = node, self.now, None
+                pod.started_at = self.now
 
     def kubelet(self) -> None:
         for pod in list(self.pods):
             kind, rs = self.kind(pod.revision), self.sets.get(pod.revision)
+            if pod.node in self.silent:
+                continue
             if pod.gone_by is not None:
                 if self.now >= pod.gone_by:
                     self.pods.remove(pod)
@@ -173,7 +186,7 @@ class World:
                 continue
             if pod.scheduled_at is None or pod.ended:
                 continue
-            age = self.now - pod.scheduled_at
+            age = self.now - pod.started_at
             if kind.crashes_after is not None and age >= kind.crashes_after:
                 pod.stuck = True
                 self._unready(pod)
@@ -183,7 +196,7 @@ class World:
     def _answers(self, pod: Pod) -> bool:
         if pod.scheduled_at is None or not pod.alive or pod.stuck:
             return False
-        return self.now >= pod.scheduled_at + self.kind(pod.revision).load
+        return self.now >= pod.started_at + self.kind(pod.revision).load
 
     def _unready(self, pod: Pod) -> None:
         if pod.ready:
@@ -201,8 +214,7 @@ class World:
     def crash(self, pod: Pod) -> None:
         """The container starts again: the pod loads anew."""
         self._unready(pod)
-        if pod.scheduled_at is not None:
-            pod.scheduled_at = self.now
+        pod.started_at = self.now
 
     def lose_node(self, node: int) -> None:
         self.nodes[node] = 0
@@ -333,9 +345,9 @@ class World:
                 moments.append(pod.gone_by)
             elif pod.scheduled_at is not None and not pod.ended:
                 if not pod.ready and kind.load < 1e6:
-                    moments.append(pod.scheduled_at + kind.load)
+                    moments.append(pod.started_at + kind.load)
                 if kind.crashes_after is not None and not pod.stuck:
-                    moments.append(pod.scheduled_at + kind.crashes_after)
+                    moments.append(pod.started_at + kind.crashes_after)
         return min((m for m in moments if m > self.now), default=None)
 
     def settle(
@@ -378,7 +390,7 @@ class World:
         self.settle_controllers()
         for pod in self.of(name):
             if pod.node is not None:
-                pod.created = pod.scheduled_at = self.now - 1e5
+                pod.created = pod.scheduled_at = pod.started_at = self.now - 1e5
         self.kubelet()
         for pod in self.of(name):
             if pod.ready:

@@ -111,6 +111,12 @@ def test_a_pod_behind_the_gate_answers_and_is_not_ready() -> None:
     assert seen.unready_since == AT_NOON
 
 
+def test_a_pod_that_was_ready_long_after_its_start_has_served_whatever_its_container_says() -> None:
+    shortly, later = NOON.replace("00Z", "09Z"), NOON.replace("00Z", "30Z")
+    assert not look(pod(node="n1", scheduled_at=NOON, ready_at=shortly)).served
+    assert look(pod(node="n1", scheduled_at=NOON, ready_at=later)).served
+
+
 def test_a_pod_on_a_lost_node_serves_nobody() -> None:
     seen = look(ready(node="n1", containers_ready=True, ready_at=NOON), "n1")
     assert (seen.ready, seen.answers, seen.ready_since) == (False, False, None)

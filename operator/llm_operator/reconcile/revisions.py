@@ -21,6 +21,9 @@ from llm_operator.status import causes
 
 Object = dict[str, Any]
 
+FIRST_LOOK_SECONDS = 10.0
+"""A kubelet has looked at a new pod within this time."""
+
 
 @dataclass(frozen=True)
 class Existing:
@@ -108,7 +111,7 @@ def pod_from(pod: PodFact, lost: Collection[str]) -> seen.PodSeen:
         created=seconds(pod.created) or 0.0,
         ready=serves,
         answers=pod.containers_ready and pod.node not in lost,
-        served=pod.ready or bool(pod.container and pod.container.served),
+        served=pod.ready or _has_served(pod),
         ready_since=changed if serves else None,
         unready_since=None if pod.ready else changed,  # of a lost node: not known yet
         scheduled_at=seconds(pod.scheduled_at) if pod.node else None,
@@ -117,6 +120,19 @@ def pod_from(pod: PodFact, lost: Collection[str]) -> seen.PodSeen:
         ended=pod.phase in ("Failed", "Succeeded"),
         stuck=seen.Cause(cause.reason.value, cause.message) if cause and cause.stuck else None,
     )
+
+
+def _has_served(pod: PodFact) -> bool:
+    """It was ready at any time: of its container, or else since long after it got its node.
+
+    A pod that never was is "not ready" from the kubelet's first look at it.
+    """
+    if pod.container is not None and pod.container.served:
+        return True
+    scheduled, changed = seconds(pod.scheduled_at), seconds(pod.ready_at)
+    if not pod.node or scheduled is None or changed is None:
+        return False
+    return changed > scheduled + FIRST_LOOK_SECONDS
 
 
 def refusal(replica_set: Object) -> str | None:

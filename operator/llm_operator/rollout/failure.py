@@ -82,12 +82,11 @@ def _late(target: RevisionSeen, alive: list[PodSeen], scene: Scene) -> Cause | N
     The time starts anew with every pod that does.
     """
     progress = max((pod.ready_since or 0.0 for pod in alive if pod.ready), default=0.0)
-    started = [
-        (pod.unready_since if pod.served else None) or pod.scheduled_at
+    since = [
+        max(pod.scheduled_at, pod.unready_since or 0.0)
         for pod in alive
         if not pod.ready and pod.scheduled_at is not None
     ]
-    since = [moment for moment in started if moment is not None]
     deadline = scene.policy.deadline_seconds
     if since and scene.clock.passed(max(min(since), progress) + deadline):
         text = f"{len(since)} of its pods did not serve within {deadline:.0f} s of progress"
