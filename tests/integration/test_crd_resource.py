@@ -111,6 +111,7 @@ def test_columns_show_what_a_person_asks_first(cluster: LocalCluster, small: str
         "observedGeneration": 1,
         "conditions": [ready | {"message": "1 of 2 loading"}],
         "ready": "1/2",
+        "reason": "Loading",
         "gpus": 4,
         "currentRevision": "small-abc",
         "plan": {
