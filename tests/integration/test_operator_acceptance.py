@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,9 @@ HARD = {"prompts": [QUESTION | {"expect": {"contains": "no model says this"}}]}
 def scene(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     log = tmp_path_factory.mktemp("acceptance") / "operator.log"
     with room(cluster, log) as opened:
+        opened.want("proud", rollout=rollout(EASY))
+        for name in ("humble", "crowd"):
+            opened.want(name)
         yield opened
 
 
@@ -37,8 +41,8 @@ def gates(thing: dict[str, Any]) -> list[str]:
 
 
 def test_an_accepted_revision_needs_no_operator_any_more(scene: Room) -> None:
-    scene.want("proud", rollout=rollout(EASY))
     scene.until_ready("proud")
+    scene.change("crowd", replicas=2)  # for later: it takes its time
     (replica_set,) = scene.all("ReplicaSet", "proud")
     assert gates(replica_set["spec"]["template"]["spec"]) == []
     assert json.loads(replica_set["metadata"]["annotations"][GATE])["results"][0]["tokens"] == 8
@@ -61,7 +65,6 @@ def test_an_accepted_revision_needs_no_operator_any_more(scene: Room) -> None:
 
 
 def test_a_revision_that_answers_otherwise_never_serves(scene: Room) -> None:
-    scene.want("humble")
     scene.until_ready("humble")
     (old,) = scene.pods("humble")
     scene.change("humble", limits={"maxConcurrentRequests": 7}, rollout=rollout(HARD))
@@ -102,3 +105,25 @@ def _ready_pods(scene: Room, name: str) -> list[str]:
         for condition in pod["status"].get("conditions", ())
         if condition["type"] == "Ready" and condition["status"] == "True"
     ]
+
+
+def test_of_two_pods_the_idle_one_goes(scene: Room, cluster: LocalCluster) -> None:
+    """Busy is the one that would go otherwise: it has been ready for less time."""
+    scene.change("crowd", replicas=2)
+    scene.until_ready("crowd")
+    busy = max(scene.pods("crowd"), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    question = {"inputs": "Tell me all.", "parameters": {"max_new_tokens": 1000}}
+    url = f"http://{busy['status']['podIP']}:8080"
+    command = ["curl", "-sS", "-x", cluster.proxy_url, f"{url}/generate", "--json"]
+    with subprocess.Popen([*command, json.dumps(question)], stdout=subprocess.PIPE) as asking:
+        until(lambda: "tgi_batch_current_size 1" in _get(cluster, f"{url}/metrics"))
+        scene.change("crowd", replicas=1)
+        until(lambda: len(scene.pods("crowd")) == 1)
+        assert [_name(pod) for pod in scene.pods("crowd")] == [_name(busy)]
+        answer, _ = asking.communicate(timeout=60)
+    assert "generated_text" in json.loads(answer)
+
+
+def _get(cluster: LocalCluster, url: str) -> str:
+    command = ["curl", "-sS", "--max-time", "5", "-x", cluster.proxy_url, url]
+    return subprocess.run(command, capture_output=True, text=True).stdout
