@@ -209,9 +209,11 @@ def _words(error: Exception) -> str:
         return f"no connection: {os.strerror(error.os_error.errno or 0)}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "connection closed without an answer"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer broke off"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return f"{type(error).__name__}: {error}"
+    return type(error).__name__
 
 
 async def ask_again(client: Client, ask: Ask) -> list[Record]:

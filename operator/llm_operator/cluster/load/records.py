@@ -18,8 +18,9 @@ class Outcome(StrEnum):
     OK: the whole answer came. FAILED: no answer, a refusal, an error. CUT: a part of the answer
     came, and never the rest. STALE: it was sent on a connection kept alive which the server was
     just closing, and not one byte of an answer came. HTTP/1.1 lets either side close an idle
-    connection at any time, so a client has to send such a request again (RFC 9112, 9.3.1); ours
-    does, and what becomes of the second one is a record of its own.
+    connection at any time, also as the other one sends (RFC 9112, 9.5). A client that knows that
+    its request was not taken may send it again (RFC 9110, 9.2.2); ours does, and what becomes of
+    the second one is a record of its own.
     """
 
     OK = "ok"
