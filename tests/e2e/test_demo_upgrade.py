@@ -15,7 +15,7 @@ from llm_operator.cluster import binaries
 ROOT = Path(__file__).parents[2]
 REASONS = ("Ready", "RolledBack: ShardFailed", "RolledBack: AcceptanceFailed", "Ready", "Ready")
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.load, pytest.mark.timeout(600)]
 
 
 def test_upgrade_rollback_and_drain_lose_nothing(tmp_path: Path) -> None:

@@ -124,7 +124,6 @@ def test_kubectl_wait_and_every_other_judge(scene: Room, cluster: LocalCluster) 
 
 def test_planned_for_one_card_it_never_lands_on_another(scene: Room) -> None:
     """T4s are idle while the second replica waits for a card that is taken."""
-    condition = scene.until_reason("one-card", "WaitingForGPU")
     assert "1/2 replicas ready" in until(
         lambda: (
             scene.condition("one-card")["message"].startswith("1/2")
@@ -133,7 +132,8 @@ def test_planned_for_one_card_it_never_lands_on_another(scene: Room) -> None:
         45,
     )
     product = scene.deployment("one-card")["spec"]["gpu"]["products"][0]
-    assert f"1 x {product}" in condition["message"]
+    assert scene.condition("one-card")["reason"] == "WaitingForGPU"
+    assert f"1 x {product}" in scene.condition("one-card")["message"]
     assert required_products(template(scene, "one-card")) == [product]
     placed = [pod["spec"].get("nodeName") for pod in scene.pods("one-card")]
     assert sorted(filter(None, placed)) == [f"{scene.namespace}-scarce"]
