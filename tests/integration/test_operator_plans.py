@@ -124,6 +124,7 @@ def test_kubectl_wait_and_every_other_judge(scene: Room, cluster: LocalCluster) 
 
 def test_planned_for_one_card_it_never_lands_on_another(scene: Room) -> None:
     """T4s are idle while the second replica waits for a card that is taken."""
+    scene.until_reason("one-card", "WaitingForGPU")
     assert "1/2 replicas ready" in until(
         lambda: (
             scene.condition("one-card")["message"].startswith("1/2")
