@@ -50,7 +50,7 @@ class Scene:
         """
         if self.others and not self.settled:
             return 0
-        return max(self.replicas + self.policy.surge - sum(r.count for r in self.revisions), 0)
+        return max(self.replicas + self.policy.surge - sum(r.replicas for r in self.revisions), 0)
 
     @cached_property
     def settled(self) -> bool:
