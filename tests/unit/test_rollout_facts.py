@@ -115,6 +115,14 @@ def test_nobody_goes_back_to_what_has_failed_itself() -> None:
     assert look(stands, failed).target == "a", "but to what serves, whatever became of it"
 
 
+def test_a_mark_with_words_of_another_operator_is_reported_all_the_same() -> None:
+    mark = FailedMark(Cause("SomethingNew", "who knows"), NOW - 10)
+    said = look(replace(revision("w", LOADS), failed=mark)).report
+    assert said is not None
+    assert (said.reason, said.stalled) == (Reason.CRASHED, True)
+    assert "SomethingNew: who knows" in said.message
+
+
 # marks and history
 
 

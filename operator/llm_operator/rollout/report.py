@@ -31,7 +31,7 @@ def failed(scene: Scene, wanted: RevisionSeen, cause: Cause) -> Report:
     target = scene.target
     if target is None or target is wanted:
         message = f"{what}; what runs is left as it is. To go on, {way_out}"
-        return Report(Reason(cause.reason), message, stalled=True)
+        return Report(_reason(cause), message, stalled=True)
     back = f"back to revision {target.name}, of which {_ready(target)}/{scene.replicas} serve"
     return Report(Reason.ROLLED_BACK, f"{what}; {back}. To go on, {way_out}", stalled=True)
 
@@ -45,7 +45,7 @@ def paused(scene: Scene) -> Report:
 def hopeless(scene: Scene, cause: Cause) -> Report:
     """The target fails, and there is nothing better to go back to."""
     text = f"{_progress(scene)}: {cause.message.rstrip('.')}; no revision to go back to serves"
-    return Report(Reason(cause.reason), text, stalled=True)
+    return Report(_reason(cause), text, stalled=True)
 
 
 def stage(scene: Scene, at: Stage) -> Report:
@@ -98,6 +98,11 @@ def updating(scene: Scene, asking: bool) -> Report:
             " as starting may take as long as it says"
         )
     return Report(Reason.UPDATING, text)
+
+
+def _reason(cause: Cause) -> Reason:
+    """The cause's reason; a mark may be of another operator, with words that we do not know."""
+    return next((known for known in Reason if known == cause.reason), Reason.CRASHED)
 
 
 def _progress(scene: Scene) -> str:
