@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from llm_operator.api.autoscaling import Autoscaling as Autoscaling
 from llm_operator.api.part import Part as Part
 from llm_operator.api.rollout import Rollout as Rollout
 
@@ -354,14 +355,17 @@ class LLMDeploymentSpec(Part):
     parallelism: Parallelism | None = None
     limits: Limits | None = None
     replicas: Annotated[int, Field(ge=0, le=1000)] = Field(
-        1, description="Pods wanted, each with all GPUs of the plan. 0 stops the model."
+        1,
+        description="Pods wanted, each with all GPUs of the plan. 0 stops the model. Ignored where"
+        " autoscaling is set.",
     )
+    autoscaling: Autoscaling | None = None
     resources: Resources | None = None
     scheduling: Scheduling | None = None
     rollout: Rollout | None = None
 
 
-NOT_IN_POD = ("replicas",)
+NOT_IN_POD = ("replicas", "autoscaling")
 """Top-level fields that never reach a pod; of `rollout` only drainSeconds does."""
 
 

@@ -18,13 +18,17 @@ Text = Annotated[str, Field(max_length=4096)]
 
 
 class ConditionType(StrEnum):
-    """Ready and Available are normal-true; Reconciling, Stalled, Drifted are there only if True."""
+    """Ready and Available are normal-true; Reconciling, Stalled, Drifted are there only if True.
+
+    ScalingActive is there where `spec.autoscaling` is, False if no decision of ours has any effect.
+    """
 
     READY = "Ready"
     AVAILABLE = "Available"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     DRIFTED = "Drifted"
+    SCALING_ACTIVE = "ScalingActive"
 
 
 class Reason(StrEnum):
@@ -44,6 +48,8 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     ACCEPTED = "Accepted"
     ACCEPTANCE_FAILED = "AcceptanceFailed"
+    ANALYSING = "Analysing"
+    ANALYSIS_FAILED = "AnalysisFailed"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     WAITING_FOR_GPU = "WaitingForGPU"
     UNSCHEDULABLE = "Unschedulable"
@@ -71,6 +77,12 @@ class Reason(StrEnum):
     MODEL_SHAPE_UNKNOWN = "ModelShapeUnknown"
     NAME_CONFLICT = "NameConflict"
     TEMPLATE_EDITED = "TemplateEdited"
+    # of scaling
+    METRICS_COMPLETE = "MetricsComplete"
+    METRICS_PARTIAL = "MetricsPartial"
+    METRICS_MISSING = "MetricsMissing"
+    ADVISE_ONLY = "AdviseOnly"
+    SCALED_BY_OTHERS = "ScaledByOthers"
 
 
 class Condition(Part):
@@ -181,6 +193,50 @@ class FailureStatus(Part):
     restarts: int = 0
 
 
+class TermStatus(Part):
+    """One line of a decision's arithmetic."""
+
+    name: Annotated[str, Field(max_length=128)]
+    value: Annotated[str, Field(max_length=128)]
+    note: Annotated[str, Field(max_length=512)] | None = None
+
+
+class PastDecisionStatus(Part):
+    """A decision of the scaler, in short."""
+
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    previous: int = Field(description="Replicas wanted before.")
+    replicas: int = Field(description="Replicas wanted from then on.")
+    reason: Annotated[str, Field(max_length=64)]
+    metrics: Annotated[str, Field(max_length=64)] = Field(
+        description="How much of the load was known: Complete, Partial or Missing."
+    )
+    message: Annotated[str, Field(max_length=1024)]
+
+
+class DecisionStatus(PastDecisionStatus):
+    """A decision of the scaler with its arithmetic."""
+
+    why_not_more: Annotated[str, Field(max_length=1024)] | None = None
+    why_not_less: Annotated[str, Field(max_length=1024)] | None = None
+    terms: list[TermStatus] = Field(default_factory=list, max_length=24)
+
+
+class ScalingStatus(Part):
+    """What the scaler has decided. Written when a decision differs, not when numbers do."""
+
+    mode: Annotated[str, Field(max_length=64)] = Field(
+        description="Auto, Advise, or Aside: something else writes the scale subresource."
+    )
+    min_replicas: int
+    max_replicas: int
+    desired_replicas: int = Field(description="Replicas that the scaler wants.")
+    last_decision: DecisionStatus | None = None
+    decisions: list[PastDecisionStatus] = Field(
+        default_factory=list, max_length=20, description="The last ones, newest first."
+    )
+
+
 class LLMDeploymentStatus(Part):
     """The state of the world as the operator last saw it."""
 
@@ -198,5 +254,6 @@ class LLMDeploymentStatus(Part):
     image: str | None = None
     endpoint: str | None = Field(None, description="URL inside the cluster (OpenAI-compatible).")
     plan: PlanStatus | None = None
+    scaling: ScalingStatus | None = None
     revisions: list[RevisionStatus] = Field(default_factory=list, max_length=32)
     failures: list[FailureStatus] = Field(default_factory=list, max_length=32)

@@ -183,7 +183,21 @@ def _object(body: Object) -> dict[str, Any]:
         slim["spec"] = {key: value for key, value in body["spec"].items() if key != "template"}
         slim["templateEditors"] = template_editors(body)
         slim["gated"] = has_gate(body["spec"].get("template", {}).get("spec") or {})
+    elif body["kind"] == names.KIND:
+        slim["scaledBy"] = scale_writers(body)
     return slim
+
+
+def scale_writers(body: Object) -> tuple[str, ...]:
+    """Field managers that own `spec.replicas` by way of the scale subresource."""
+    return tuple(
+        sorted(
+            entry.get("manager", "?")
+            for entry in body["metadata"].get("managedFields") or ()
+            if entry.get("subresource") == "scale"
+            and "f:replicas" in (entry.get("fieldsV1") or {}).get("f:spec", {})
+        )
+    )
 
 
 def template_editors(body: Object) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from llm_operator.reconcile.queue import WorkQueue
 from llm_operator.reconcile.report import Outcome, Reporter, Wanted
 from llm_operator.reconcile.revisions import Existing, existing_of, owner_of
 from llm_operator.reconcile.rollouts import InHand, Rollouts, has_marks
+from llm_operator.reconcile.scaler import Scaler, capacity_of, is_rolling_out
 from llm_operator.reconcile.wishes import Wishes
 from llm_operator.reconcile.writer import NameTaken, Writer
 from llm_operator.status.situation import Held
@@ -62,6 +63,7 @@ class Reconciler:
         self._examiner = Examiner(queue.add, examine)
         self._rollouts = Rollouts(self._writer, self._examiner, in_hand, clock)
         self._reporter = Reporter(client, store, self._writer, clock)
+        self.scaler = Scaler(store, queue.add, clock)
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -73,6 +75,7 @@ class Reconciler:
             self._waiting_for_nodes.discard(key)
             self._rollouts.forget(key)
             self._reporter.forget(key)
+            self.scaler.forget(key)
             return Result()
         if await self._recover(observed):
             return Result(again=True)
@@ -91,18 +94,29 @@ class Reconciler:
     ) -> Outcome | None:
         """Write what differs; None if another pass must follow before there is a status to tell."""
         existing = existing_of(observed)
-        replicas = spec.replicas if spec else int(observed.deployment["spec"].get("replicas", 1))
+        replicas = self.scaler.replicas(observed, spec)
         lost = frozenset(node.name for node in nodes(self._store) if not node.ready)
         step = self._rollouts.next_step(observed, existing, spec, wanted.record, replicas, lost)
         annotations = observed.deployment["metadata"].get("annotations") or {}
         retry = annotations.get(names.ANNOTATION_RETRY)
-        outcome = Outcome(observed.generation, replicas, wanted, step, retry, lost_nodes=lost)
+        name = wanted.record.revision if wanted.record else None
+        rolling_out = step.report is not None or is_rolling_out(observed, name)
+        self.scaler.follow(observed.key, capacity_of(wanted.record), rolling_out)
+        outcome = Outcome(
+            observed.generation,
+            replicas,
+            wanted,
+            step,
+            retry,
+            lost_nodes=lost,
+            scaling=self.scaler.seen(observed.key),
+        )
         try:
             made = await self._rollouts.carry_out(step, observed, existing, spec, wanted.record)
             if (made and self._queue.urgent_waiting) or has_marks(step):
                 return None
             await self._rollouts.open_gates(observed, existing)
-            await self._apply_access(observed, replicas)
+            await self._apply_access(observed, spec, replicas)
             drifted = await self._restore_templates(observed, existing)
             return replace(outcome, drifted=drifted)
         except NameTaken as error:
@@ -157,8 +171,15 @@ class Reconciler:
         same = next((known for known in alike if known is not None), None)
         return spec, Wanted(same or record, plan=answer.resolved.plan)
 
-    async def _apply_access(self, observed: Observed, replicas: int) -> None:
-        """The Service always; the disruption budget where there is something to protect."""
+    async def _apply_access(
+        self, observed: Observed, spec: LLMDeploymentSpec | None, replicas: int
+    ) -> None:
+        """The Service always; the disruption budget where there is something to protect.
+
+        It does not come and go with the load.
+        """
+        scaling = spec.autoscaling if spec else None
+        replicas = max(replicas, scaling.max_replicas if scaling else 0)
         owner = owner_of(observed)
         await self._ensure(objects.service(owner), observed.service, owner)
         if replicas >= objects.BUDGET_FROM_REPLICAS:

@@ -22,7 +22,13 @@ from llm_operator.reconcile.revisions import Existing, existing_of, refusal, tim
 from llm_operator.reconcile.writer import Writer
 from llm_operator.rollout.stepper import Step
 from llm_operator.runtimes.terms import Plan
-from llm_operator.status.situation import Held, Progress, RevisionSeen, Situation
+from llm_operator.status.situation import (
+    Held,
+    Progress,
+    RevisionSeen,
+    ScalingSeen,
+    Situation,
+)
 from llm_operator.status.summary import Notice, notices, summarise
 from llm_operator.telemetry.metrics import API_WRITES
 
@@ -55,6 +61,7 @@ class Outcome:
     retry: str | None = None
     drifted: str | None = None
     lost_nodes: Collection[str] = ()
+    scaling: ScalingSeen | None = None
 
     @property
     def requeue_after(self) -> float | None:
@@ -149,6 +156,7 @@ def situation(observed: Observed, outcome: Outcome) -> Situation:
         endpoint=f"http://{observed.key.name}.{observed.key.namespace}.svc/v1",
         selector=f"{names.LABEL_DEPLOYMENT}={observed.key.name}",
         lost_nodes=outcome.lost_nodes,
+        scaling=outcome.scaling,
     )
 
 

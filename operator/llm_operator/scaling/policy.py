@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_operator.api.autoscaling import Floor
+from llm_operator.api.autoscaling import Autoscaling, Floor
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,9 @@ class Policy:
     down: Rate
     floors: tuple[Floor, ...] = ()
     cold_start_awareness: bool = True
+
+
+def policy_from(spec: Autoscaling, capacity: Capacity) -> Policy:
+    """Placeholder by the lead; helper A replaces it."""
+    rate = Rate(0, 4, 1.0, 60, 0.1)
+    return Policy(spec.min_replicas or 1, spec.max_replicas, Targets(4, 0.8, None), rate, rate)

@@ -118,6 +118,10 @@ def conditions(
         found.append(condition(ConditionType.STALLED, True, judged.reason, judged.message))
     elif not judged.ready:
         found.append(condition(ConditionType.RECONCILING, True, judged.reason, judged.message))
+    if seen := situation.scaling:
+        found.append(
+            condition(ConditionType.SCALING_ACTIVE, seen.active, seen.reason, seen.message)
+        )
     if situation.drifted:
         found.append(
             condition(ConditionType.DRIFTED, True, Reason.TEMPLATE_EDITED, situation.drifted)

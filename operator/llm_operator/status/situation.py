@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from llm_operator.api.status import Reason, RevisionState
+from llm_operator.api.status import Reason, RevisionState, ScalingStatus
 from llm_operator.facts.acceptance import Result
 from llm_operator.facts.cluster import PodFact
 from llm_operator.runtimes.terms import Plan
@@ -86,6 +86,16 @@ class RevisionSeen:
 
 
 @dataclass(frozen=True)
+class ScalingSeen:
+    """What the scaler tells: `shown` as it is, and whether its decisions have any effect."""
+
+    shown: ScalingStatus
+    active: bool
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
 class Situation:
     """All that `summarise` looks at. `plan` is the wanted revision's, or the refused one."""
 
@@ -99,6 +109,7 @@ class Situation:
     endpoint: str | None = None
     selector: str = ""
     lost_nodes: Collection[str] = field(default=())
+    scaling: ScalingSeen | None = None
 
     @property
     def wanted(self) -> RevisionSeen | None:

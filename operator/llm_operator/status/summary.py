@@ -58,6 +58,7 @@ def summarise(situation: Situation, previous: Mapping[str, Any], now: str) -> di
         image=wanted.image if wanted else None,
         endpoint=situation.endpoint,
         plan=plan_status(situation.plan) if situation.plan else None,
+        scaling=situation.scaling.shown if situation.scaling else None,
         revisions=[revision_status(r) for r in situation.revisions[:MAX_REVISIONS]],
         failures=[
             FailureStatus(pod=c.pod, reason=c.reason.value, message=c.message, restarts=c.restarts)
@@ -145,6 +146,7 @@ def notices(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Sequence[
     before = {c.type: c for c in _previous_conditions(previous)}.get("Ready")
     after = next(c for c in _previous_conditions(status) if c.type == "Ready")
     told = [Notice(False, Reason.ACCEPTED, note) for note in _accepted(previous, status)]
+    told.extend(_scaled(previous, status))
     if before is not None and (before.status, before.reason) == (after.status, after.reason):
         return told
     stalled = any(c["type"] == "Stalled" for c in status["conditions"])
@@ -163,6 +165,19 @@ def _accepted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Iterato
                 f"revision {one['name']} answered {count} of {count} prompts as expected, the"
                 f" slowest in {slowest:.1f} s"
             )
+
+
+def _scaled(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Notice]:
+    """What to tell of scaling: another number of replicas, or metrics that come or go."""
+    before = (previous.get("scaling") or {}).get("lastDecision") or {}
+    after = (status.get("scaling") or {}).get("lastDecision")
+    if after is None or (before.get("time"), before.get("reason")) == (
+        after["time"],
+        after["reason"],
+    ):
+        return
+    if after["previous"] != after["replicas"] or before.get("metrics", "") != after["metrics"]:
+        yield Notice(after["metrics"] == "Missing", after["reason"], after["message"])
 
 
 def _previous_conditions(status: Mapping[str, Any]) -> list[Condition]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -54,6 +56,44 @@ DRAINED_PODS: Final = Counter(
     ["end"],
     registry=REGISTRY,
 )
+
+SCALING_TICK_SECONDS: Final = Histogram(
+    "llm_operator_scaling_tick_seconds",
+    "Duration of reading the load of all deployments and deciding for each.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+SCALING_DESIRED: Final = Gauge(
+    "llm_operator_scaling_desired_replicas",
+    "Replicas that the scaler wants, also where it only advises.",
+    ["namespace", "name"],
+    registry=REGISTRY,
+)
+SCALING_DECISIONS: Final = Counter(
+    "llm_operator_scaling_decisions",
+    "Decisions that differ from the one before, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+SCALING_METRICS: Final = Gauge(
+    "llm_operator_scaling_deployments",
+    "Autoscaled deployments by how much of their load is known (Complete, Partial, Missing).",
+    ["metrics"],
+    registry=REGISTRY,
+)
+
+
+def set_scaling_states(counts: Mapping[str, int]) -> None:
+    """How many deployments are in which state; those not named are in none."""
+    SCALING_METRICS.clear()
+    for state, count in counts.items():
+        SCALING_METRICS.labels(state).set(count)
+
+
+def forget_scaling(namespace: str, name: str) -> None:
+    """A deployment is gone, or no longer autoscaled."""
+    with suppress(KeyError):
+        SCALING_DESIRED.remove(namespace, name)
 
 
 def exposition() -> bytes:

@@ -1,0 +1,265 @@
+"""Replicas that follow the load: a pass says what there is, a tick decides, the next pass acts.
+
+One tick asks once for the load of all deployments, and has the law decide for each. Keeps in memory
+what a restart may forget: the law's history, and the replicas wanted (which status knows as well).
+A pass is asked for only where a decision is worth telling, so a steady load writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from llm_operator.api import names
+from llm_operator.api.autoscaling import Autoscaling
+from llm_operator.api.spec import LLMDeploymentSpec
+from llm_operator.desired.revision import Record
+from llm_operator.facts.cluster import PodFact
+from llm_operator.facts.signals import Signals
+from llm_operator.kube.store import Key, Store
+from llm_operator.observe.gather import Observed
+from llm_operator.observe.signals import PodSource
+from llm_operator.reconcile.revisions import existing_of, seconds
+from llm_operator.reconcile.scaling_status import Mode, Told, read_told
+from llm_operator.scaling.law import decide
+from llm_operator.scaling.policy import Capacity, policy_from
+from llm_operator.scaling.terms import Decision, History, Look, Replica
+from llm_operator.status.situation import ScalingSeen
+from llm_operator.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 50
+"""Decisions after which others of the process get their turn."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the last pass knew of one deployment that is autoscaled."""
+
+    wish: Autoscaling
+    user_replicas: int
+    capacity: Capacity | None
+    rolling_out: bool
+    writers: tuple[str, ...]
+
+    @property
+    def mode(self) -> Mode:
+        """Whose word counts."""
+        if self.writers:
+            return Mode.ASIDE
+        return Mode.ADVISE if self.wish.mode == "Advise" else Mode.AUTO
+
+
+@dataclass
+class Tracked:
+    """One deployment's state between passes and ticks."""
+
+    subject: Subject
+    desired: int
+    told: Told
+    history: History = field(default_factory=History)
+
+
+class Scaler:
+    """Shared by all passes. `enqueue` asks for a pass over a key."""
+
+    def __init__(
+        self, store: Store, enqueue: Callable[[Key], None], clock: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._enqueue = enqueue
+        self._clock = clock
+        self._tracked: dict[Key, Tracked] = {}
+
+    # for passes
+
+    def replicas(self, observed: Observed, spec: LLMDeploymentSpec | None) -> int:
+        """Replicas to run now: the user's, or the scaler's where the user left it to us.
+
+        A spec that cannot be read changes nothing about who decides.
+        """
+        raw = observed.deployment["spec"]
+        tracked = self._tracked.get(observed.key)
+        if spec is None:
+            automatic = "autoscaling" in raw
+            if automatic and tracked is not None:
+                return tracked.desired
+            if automatic and (running := _running(observed)) is not None:
+                return running
+            return int(raw.get("replicas", 1))
+        if spec.autoscaling is None:
+            self.forget(observed.key)
+            return spec.replicas
+        if tracked is None:
+            subject = Subject(spec.autoscaling, spec.replicas, None, False, _writers(observed))
+            told = read_told(observed.deployment)
+            tracked = Tracked(subject, _first(observed, spec, told), told)
+            self._tracked[observed.key] = tracked
+        else:
+            tracked.subject = _renewed(tracked.subject, spec, _writers(observed))
+        subject = tracked.subject
+        if subject.mode is Mode.AUTO:
+            tracked.desired = _clamped(tracked.desired, subject.wish)
+        else:
+            tracked.desired = spec.replicas
+        return tracked.desired
+
+    def follow(self, key: Key, capacity: Capacity | None, rolling_out: bool) -> None:
+        """What a pass has found out. Capacity None: no plan, so nothing can be decided."""
+        tracked = self._tracked.get(key)
+        if tracked is not None:
+            s = tracked.subject
+            tracked.subject = Subject(s.wish, s.user_replicas, capacity, rolling_out, s.writers)
+
+    def seen(self, key: Key) -> ScalingSeen | None:
+        """What status shows; None where nothing is autoscaled."""
+        tracked = self._tracked.get(key)
+        if tracked is None:
+            return None
+        subject = tracked.subject
+        low, high = _bounds(subject.wish)
+        return tracked.told.seen(
+            subject.mode, low, high, tracked.desired, subject.user_replicas, subject.writers
+        )
+
+    def forget(self, key: Key) -> None:
+        """The object is gone, or no longer autoscaled."""
+        if self._tracked.pop(key, None) is not None:
+            metrics.forget_scaling(key.namespace, key.name)
+
+    # for the tick
+
+    async def run(self, source: PodSource, interval_seconds: float) -> None:
+        """Tick for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                await self.tick(source)
+            except Exception as error:
+                log.warning("no decision in this tick: %s", error, exc_info=error)
+            metrics.SCALING_TICK_SECONDS.observe(loop.time() - started)
+            await asyncio.sleep(max(interval_seconds - (loop.time() - started), 0.05))
+
+    async def tick(self, source: PodSource) -> None:
+        """Read the load of all at once, decide for each, ask for passes where it matters."""
+        looked_at = {
+            key: (tracked, self._pods(key))
+            for key, tracked in self._tracked.items()
+            if tracked.subject.capacity is not None and tracked.subject.mode is not Mode.ASIDE
+        }
+        if not looked_at:
+            return
+        wanted = {key: [pod for pod in pods if pod.ready] for key, (_, pods) in looked_at.items()}
+        found = await source.read(wanted)
+        states: dict[str, int] = {}
+        for number, (key, (tracked, pods)) in enumerate(looked_at.items(), 1):
+            signals = found.get(key) or Signals(self._now(), outage="no answer")
+            decision = self._decide(key, tracked, pods, signals)
+            if decision is not None:
+                states[decision.state] = states.get(decision.state, 0) + 1
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        metrics.set_scaling_states(states)
+
+    def _decide(
+        self, key: Key, tracked: Tracked, pods: Iterable[PodFact], signals: Signals
+    ) -> Decision | None:
+        subject = tracked.subject
+        gone = self._tracked.get(key) is not tracked
+        if gone or subject.capacity is None or subject.mode is Mode.ASIDE:
+            return None  # while we asked
+        look = Look(
+            signals=signals,
+            replicas=tuple(_replica(pod) for pod in pods),
+            current=tracked.desired,
+            capacity=subject.capacity,
+            policy=policy_from(subject.wish, subject.capacity),
+            rolling_out=subject.rolling_out,
+        )
+        now = self._now()
+        decision, tracked.history = decide(look, tracked.history, now)
+        metrics.SCALING_DESIRED.labels(*key).set(decision.replicas)
+        moved = decision.replicas != tracked.desired
+        if subject.mode is Mode.AUTO:
+            tracked.desired = decision.replicas
+        if tracked.told.take(decision) or (moved and subject.mode is Mode.AUTO):
+            metrics.SCALING_DECISIONS.labels(decision.why).inc()
+            self._enqueue(key)
+        return decision
+
+    def _pods(self, key: Key) -> list[PodFact]:
+        """The pods that count: neither on their way out nor ended for good."""
+        pods: Iterable[PodFact] = (e.fact for e in self._store.owned(key, "Pod"))
+        return [p for p in pods if not p.deleting and p.phase not in ("Failed", "Succeeded")]
+
+    def _now(self) -> float:
+        return self._clock().timestamp()
+
+
+def capacity_of(record: Record | None) -> Capacity | None:
+    """What the plan of a revision says that one of its replicas can take."""
+    if record is None:
+        return None
+    resolved = record.resolved
+    return Capacity(
+        sequences=resolved.plan.max_concurrent_sequences,
+        concurrent_requests=resolved.plan.max_concurrent_requests,
+        startup_seconds=resolved.startup_seconds,
+    )
+
+
+def is_rolling_out(observed: Observed, wanted: str | None) -> bool:
+    """Pods of more than the wanted revision are there, or to come."""
+    others = any(one.replicas for name, one in existing_of(observed).items() if name != wanted)
+    return others or any(pod.revision != wanted and not pod.deleting for pod in observed.pods)
+
+
+def _replica(pod: PodFact) -> Replica:
+    started, ready = seconds(pod.scheduled_at), seconds(pod.ready_at)
+    took = ready - started if pod.ready and started is not None and ready is not None else None
+    return Replica(pod.name, serving=pod.ready, load_seconds=took)
+
+
+def _writers(observed: Observed) -> tuple[str, ...]:
+    """Who else writes our scale subresource."""
+    found = observed.deployment.get("scaledBy") or ()
+    return tuple(name for name in found if name != names.FIELD_MANAGER)
+
+
+def _renewed(before: Subject, spec: LLMDeploymentSpec, writers: tuple[str, ...]) -> Subject:
+    assert spec.autoscaling is not None
+    return Subject(spec.autoscaling, spec.replicas, before.capacity, before.rolling_out, writers)
+
+
+def _running(observed: Observed) -> int | None:
+    """What the one ReplicaSet with replicas is asked for; None if there is none, or several."""
+    counts = [one.replicas for one in existing_of(observed).values() if one.replicas]
+    return counts[0] if len(counts) == 1 else None
+
+
+def _first(observed: Observed, spec: LLMDeploymentSpec, told: Told) -> int:
+    """Where to begin: after a restart with what was wanted, else with what runs.
+
+    What runs may be more than was written down, if a process ended in between; it is not taken
+    back on that ground.
+    """
+    assert spec.autoscaling is not None
+    running = _running(observed)
+    known = told.desired if told.mode is Mode.AUTO else None
+    if known is not None:
+        return max(known, running or 0)
+    return _bounds(spec.autoscaling)[0] if running is None else running
+
+
+def _bounds(wish: Autoscaling) -> tuple[int, int]:
+    return min(wish.min_replicas or 1, wish.max_replicas), wish.max_replicas
+
+
+def _clamped(replicas: int, wish: Autoscaling) -> int:
+    low, high = _bounds(wish)
+    return min(max(replicas, low), high)
