@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from tests.unit.rollout_world import CRASH, Kind, world
 
 from llm_operator.api.status import Reason
@@ -52,10 +54,46 @@ def test_that_there_is_no_room_is_said_only_of_what_is_settled() -> None:
     old = revision("a", SERVES, SERVES, SERVES)
     said = look(old, revision("w", waits)).report
     assert said is not None
-    assert said.reason is Reason.NO_SPARE_GPU
+    assert "no room for one more replica" in said.message
     said = look(replace(old, settled=False), revision("w", waits)).report
     assert said is not None
-    assert said.reason is Reason.UPDATING
+    assert "no room for one more replica" not in said.message
+
+
+@pytest.mark.parametrize(
+    ("waited", "old", "first", "reason"),
+    [
+        (60, 2, None, Reason.NO_SPARE_GPU),
+        (1, 2, None, Reason.UPDATING),  # one has crashed; there is room all the same
+        (60, 3, None, Reason.UPDATING),  # a node came: nobody went for it
+        (60, 1, 60, Reason.NO_SPARE_GPU),
+        (1, 1, 60, Reason.UPDATING),  # the second found room at once
+    ],
+)
+def test_want_of_room_is_said_until_the_pod_that_it_was_made_for_serves(
+    waited: int, old: int, first: int | None, reason: Reason
+) -> None:
+    """`waited`, `first`: seconds until the newest pod and the one before it had their nodes."""
+
+    def late(seconds: int, created: float, **more: Any) -> PodSeen:
+        return replace(LOADS, created=created, scheduled_at=created + seconds, **more)
+
+    new = [late(waited, NOW - 90)]
+    if first is not None:
+        serves = {"ready": True, "served": True, "ready_since": NOW - 200}
+        new.insert(0, late(first, NOW - 900, **serves))
+    said = look(revision("a", *[SERVES] * old), revision("w", *new)).report
+    assert said is not None
+    assert said.reason is reason
+    assert ("at least 2 of 3 must serve" in said.message) == (reason is Reason.NO_SPARE_GPU)
+
+
+def test_the_next_pod_has_not_been_looked_at_yet_and_the_reason_stays() -> None:
+    """Between its creation and the scheduler's first word: what the one before it met."""
+    before = replace(SERVES, created=LONG, scheduled_at=LONG + 60)
+    said = look(revision("a", SERVES, SERVES), revision("w", before, PodSeen("w", NOW))).report
+    assert said is not None
+    assert said.reason is Reason.NO_SPARE_GPU
 
 
 # who is given up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -327,13 +328,17 @@ async def test_without_room_replicas_are_exchanged_one_at_a_time(world: World) -
         await world.serve()
         world.room = 3
         world.want(replicas=3, **NEW)
-        counts, reasons = counted(world), set()
+        counts, reasons = counted(world), list[str]()
         for _ in range(60):
             await world.settle()
             world.play()
-            reasons.add(world.condition()[1])
+            reasons.append(world.status()["reason"])
         assert min(ready for ready, _ in counts) == 2
-        assert "NoSpareGPU" in reasons
+        # Said from the first to the last replica, without a word in between.
+        told = [reason for reason, _ in itertools.groupby(reasons)]
+        first, last = told.index("NoSpareGPU 0/3"), told.index("NoSpareGPU 2/3")
+        assert set(told[:first]) == {"Updating 0/3"}
+        assert told[first : last + 1] == [f"NoSpareGPU {done}/3" for done in range(3)]
         assert world.condition() == ("True", "Ready")
 
 

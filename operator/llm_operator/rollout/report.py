@@ -62,10 +62,9 @@ def no_room(scene: Scene, makes_some: bool) -> Report:
     """There is no place for the next replica. `makes_some`: one of the others makes room."""
     need = _gpus(scene.target.gpus if scene.target else 0)
     what = f"{_progress(scene)}; no room for one more replica, which needs {need}"
-    least = f"at least {scene.floor} of {scene.replicas} must serve"
     if makes_some:
-        text = f"{what}: replicas are exchanged one at a time, {least}"
-        return Report(Reason.NO_SPARE_GPU, text)
+        return Report(Reason.NO_SPARE_GPU, f"{what}: {_one_by_one(scene)}")
+    least = _least(scene)
     if scene.replicas == 1:
         way_out = "set rollout.onNoSpareGPU to Recreate, which serves nothing while it loads"
     else:
@@ -81,13 +80,13 @@ def no_room(scene: Scene, makes_some: bool) -> Report:
 def draining(scene: Scene) -> Report:
     """The next replica waits for the GPUs of pods that still finish their requests."""
     count = len(scene.leaving)
-    text = f"{_progress(scene)}; room comes when {_pods(count)} on the way out have finished"
-    return Report(Reason.UPDATING, text)
+    text = f"{_under_way(scene)}; room comes when {_pods(count)} on the way out have finished"
+    return Report(_going_on(scene), text)
 
 
 def updating(scene: Scene, asking: bool) -> Report:
     """It goes on."""
-    text = _progress(scene)
+    text = _under_way(scene)
     if asking:
         text += "; the first new pod is asked the acceptance prompts"
     elif not scene.proven:
@@ -97,7 +96,7 @@ def updating(scene: Scene, asking: bool) -> Report:
             f"; rollout.progressDeadlineSeconds counts as {scene.policy.deadline_seconds:.0f},"
             " as starting may take as long as it says"
         )
-    return Report(Reason.UPDATING, text)
+    return Report(_going_on(scene), text)
 
 
 def _reason(cause: Cause) -> Reason:
@@ -109,6 +108,25 @@ def _progress(scene: Scene) -> str:
     updated = min(_ready(scene.target), scene.replicas)
     older = sum(_ready(r) for r in scene.others)
     return f"{updated}/{scene.replicas} replicas updated, {older} of before serve"
+
+
+def _going_on(scene: Scene) -> Reason:
+    """The reason stays from when room begins to be made until it need not be any more."""
+    return Reason.NO_SPARE_GPU if scene.scarce else Reason.UPDATING
+
+
+def _under_way(scene: Scene) -> str:
+    if not scene.scarce:
+        return _progress(scene)
+    return f"{_progress(scene)}; no GPU to spare: {_one_by_one(scene)}"
+
+
+def _one_by_one(scene: Scene) -> str:
+    return f"replicas are exchanged one at a time, {_least(scene)}"
+
+
+def _least(scene: Scene) -> str:
+    return f"at least {scene.policy.tight_floor} of {scene.replicas} must serve"
 
 
 def _ready(revision: RevisionSeen | None) -> int:

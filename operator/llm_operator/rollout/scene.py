@@ -139,6 +139,26 @@ class Scene:
             return False
         return self.clock.passed(max(self.waiting_since, self.freed_at) + ROOM_SECONDS)
 
+    @cached_property
+    def scarce(self) -> bool:
+        """Room is made for the target's newest pod, or was.
+
+        It waits, and it or one before it has waited for longer than the scheduler takes to say yes;
+        or it has got its node so late, and the others were asked for fewer before it served.
+        """
+        alive = self.target.alive if self.target else ()
+        if self.no_room or not alive or self.policy.surge == 0:
+            return self.no_room
+        *before, newest = sorted(alive, key=lambda pod: (pod.created, pod.name))
+        if newest.scheduled_at is None:
+            return any(map(self._waited, alive))
+        kept = sum(r.replicas for r in self.others) + sum(pod.served for pod in before)
+        return self._waited(newest) and kept < self.policy.floor
+
+    def _waited(self, pod: PodSeen) -> bool:
+        until = self.clock.now if pod.scheduled_at is None else pod.scheduled_at
+        return until - pod.created >= ROOM_SECONDS
+
     @property
     def makes_room(self) -> bool:
         """Old pods go before new ones come: there is no room for a surge, or none is wanted."""

@@ -31,7 +31,7 @@ class Progress:
     @property
     def is_plain(self) -> bool:
         """It goes on, and only trouble with pods would be worth telling instead."""
-        return self.reason is Reason.UPDATING and not self.stuck
+        return self.reason in (Reason.UPDATING, Reason.NO_SPARE_GPU) and not self.stuck
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def summarise(situation: Situation, previous: Mapping[str, Any], now: str) -> di
 def _with_progress(judged: judge.Verdict, situation: Situation) -> str:
     """The reason for a table's column: how far an update is, or what it was rolled back for."""
     wanted = situation.wanted
-    if judged.reason is Reason.UPDATING:
+    if judged.reason in (Reason.UPDATING, Reason.NO_SPARE_GPU):
         ready = min(wanted.ready, situation.replicas) if wanted else 0
         return f"{judged.reason} {ready}/{situation.replicas}"
     if judged.reason is Reason.ROLLED_BACK and wanted and wanted.failed:
