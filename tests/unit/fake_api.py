@@ -35,6 +35,7 @@ class FakeApi:
     """`writes` are all that were carried out, as (verb, kind, name). `events` is the watch, unless
     `watch` is set: then that is told.
 
+    `undeclared` are the fields of the status that the schema lacks, as an apply names them.
     `before` and `after` are called with (verb, kind, name) around each write that is carried out:
     they may raise ApiError (the answer is lost, if after), or change the world. `now` gives the
     time of births, RFC 3339 in UTC.
@@ -49,6 +50,7 @@ class FakeApi:
         self.after: Callable[[str, str, str], None] = lambda *_: None
         self.watch: Callable[[str, Object], Any] = lambda *event: self.events.append(event)
         self.now: Callable[[], str] = self._count
+        self.undeclared: list[str] = []
         self.version = 100
         self._uids = 0
 
@@ -108,6 +110,8 @@ class FakeApi:
         held = self._find(resource, metadata["namespace"], metadata["name"])
         if metadata.get("uid") not in (None, held.body["metadata"]["uid"]):
             raise ApiError(409, "Conflict", "Precondition failed: UID in precondition differs")
+        if sub and resource.kind == names.KIND:
+            _check_declared(body, self.undeclared)
         before = copy.deepcopy(held.body)
         if sub and resource.kind == "Pod":
             _merge_conditions(held.body, body["status"]["conditions"])
@@ -253,6 +257,24 @@ def _apply(held: Held, body: Object) -> None:
     for path, value in wanted.items():
         _set(held.body, path, value)
     held.applied = wanted
+
+
+def _check_declared(body: Object, undeclared: list[str]) -> None:
+    """As server-side apply does: no object without a schema for all of it, and a 500 says so."""
+    found = [name for name in undeclared if _has(body["status"], name.split("."))]
+    errors = [f".status.{name}: field not declared in schema" for name in found]
+    if errors:
+        listed = errors[0] if len(errors) == 1 else "errors:\n  " + "\n  ".join(errors)
+        raise ApiError(500, "", f"failed to create typed patch object (ns/name; kind): {listed}")
+
+
+def _has(node: Any, path: list[str]) -> bool:
+    """Whether the field is there; `revisions[0]` is the first item of a list."""
+    name, _, index = path[0].rstrip("]").partition("[")
+    if name not in node or (index and int(index) >= len(node[name])):
+        return False
+    found = node[name][int(index)] if index else node[name]
+    return len(path) == 1 or _has(found, path[1:])
 
 
 def _merge_conditions(body: Object, conditions: list[Object]) -> None:

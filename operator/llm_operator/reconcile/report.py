@@ -97,7 +97,7 @@ class Reporter:
         requeue = outcome.requeue_after
         previous = observed.deployment.get("status") or {}
         now = timestamp(self._clock())
-        status = summarise(situation(observed, outcome), previous, now)
+        status = self._writer.fitting(summarise(situation(observed, outcome), previous, now))
         if status == previous:
             return Result(requeue_after=requeue)
         told = notices(previous, status)

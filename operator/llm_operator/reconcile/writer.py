@@ -5,6 +5,7 @@ Every answer goes into the store at once, so that the next pass sees it before t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from llm_operator.kube.client import ApiError, KubeClient
 from llm_operator.kube.resources import BY_KIND, LLM_DEPLOYMENT, POD
 from llm_operator.kube.store import Key, Store
 from llm_operator.observe.slim import controller_uid, entry
+from llm_operator.reconcile.outdated import Outdated
 from llm_operator.telemetry.metrics import API_WRITES
 
 Object = dict[str, Any]
@@ -34,6 +36,7 @@ class Writer:
     def __init__(self, client: KubeClient, store: Store) -> None:
         self._client = client
         self._store = store
+        self._outdated = Outdated(lambda: asyncio.get_running_loop().time())
 
     async def create(self, body: Object, owner_uid: str) -> Object | None:
         """Create a child, None; the child if it was there and ours. Else raises NameTaken."""
@@ -132,8 +135,15 @@ class Writer:
                 raise
         self._store.remove(kind, metadata["namespace"], metadata["name"], metadata["uid"])
 
+    def fitting(self, status: Object) -> Object:
+        """The status as the installed CRD can hold it, as far as that is known."""
+        return self._outdated.fitting(status)
+
     async def status(self, key: Key, uid: str, status: Object) -> bool:
-        """Write the whole status; False if the object is gone (the store then forgets it)."""
+        """Write the whole status; False if the object is gone (the store then forgets it).
+
+        What the installed CRD does not know is left out.
+        """
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
@@ -146,6 +156,8 @@ class Writer:
             if _is_gone(error):
                 self._store.remove(names.KIND, key.namespace, key.name, uid)
                 return False
+            if self._outdated.learn(error):
+                return await self.status(key, uid, self.fitting(status))
             raise
         API_WRITES.labels(names.KIND, "status").inc()
         self._store.put(entry(answer))

@@ -157,8 +157,8 @@ def notices(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Sequence[
 def _accepted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[str]:
     """What to tell of revisions that have been accepted since."""
     known = {r["name"] for r in previous.get("revisions") or () if r.get("acceptance")}
-    for one in status["revisions"]:
-        if one["acceptance"] and one["name"] not in known:
+    for one in status.get("revisions") or ():
+        if one.get("acceptance") and one["name"] not in known:
             slowest = max(result["seconds"] for result in one["acceptance"])
             count = len(one["acceptance"])
             yield (
