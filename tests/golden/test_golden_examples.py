@@ -67,11 +67,12 @@ def children(name: str, raw: dict[str, Any]) -> list[dict[str, Any]]:
     record = revision.make_record(name, user, resolved)
     template = revision.render(name, record.revision, user, resolved)
     owner = objects.Owner(name, "default", "00000000-0000-0000-0000-000000000000")
-    replica_set = objects.replica_set(owner, record, template, spec.replicas)
+    replicas = (spec.autoscaling.min_replicas or 1) if spec.autoscaling else spec.replicas
+    replica_set = objects.replica_set(owner, record, template, replicas)
     text = replica_set["metadata"].pop("annotations")[ANNOTATION_RECORD]
     assert revision.record_from_json(text) == record
     made_of_it = [replica_set, objects.service(owner)]
-    if spec.replicas >= objects.BUDGET_FROM_REPLICAS:
+    if replicas >= objects.BUDGET_FROM_REPLICAS:
         made_of_it.append(objects.disruption_budget(owner))
     return made_of_it
 

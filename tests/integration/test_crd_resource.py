@@ -121,6 +121,20 @@ def test_columns_show_what_a_person_asks_first(cluster: LocalCluster, small: str
             "tensorParallel": 2,
             "quantization": {"method": "awq", "bits": 4},
         },
+        "scaling": {
+            "mode": "Auto",
+            "minReplicas": 1,
+            "maxReplicas": 4,
+            "desiredReplicas": 2,
+            "lastDecision": {
+                "time": moment,
+                "previous": 1,
+                "replicas": 2,
+                "reason": "ScaledUp",
+                "metrics": "Complete",
+                "message": "31 requests in hand",
+            },
+        },
     }
     cluster.kubectl(
         "patch", "llmd/small", "--subresource=status", "--type=merge",
@@ -129,11 +143,39 @@ def test_columns_show_what_a_person_asks_first(cluster: LocalCluster, small: str
     header, row = cluster.kubectl("get", "llm", "-o", "wide", f"--namespace={small}").splitlines()
     assert header.split() == [
         "NAME", "MODEL", "QUANT", "TP", "GPUS", "READY", "REASON", "AGE", "GPU", "REVISION",
-        "MESSAGE",
+        "MIN", "MAX", "WANTED", "SCALING", "MESSAGE",
     ]  # fmt: skip
-    fields = row.split(maxsplit=10)
+    fields = row.split(maxsplit=14)
     assert fields[:7] == ["small", "acme/llama", "awq", "2", "4", "1/2", "Loading"]
-    assert fields[8:] == ["NVIDIA-L4", "small-abc", "1 of 2 loading"]
+    assert fields[8:10] == ["NVIDIA-L4", "small-abc"]
+    assert fields[10:] == ["1", "4", "2", "ScaledUp", "1 of 2 loading"]
+
+
+def test_status_keeps_all_that_the_scaler_tells(cluster: LocalCluster, small: str) -> None:
+    """The most that a status may hold, at its bounds, is stored as it is."""
+    past = {
+        "time": "2026-01-01T00:00:00Z",
+        "previous": 1,
+        "replicas": 1000,
+        "reason": "R" * 64,
+        "metrics": "Complete",
+        "message": "m" * 1024,
+    }
+    term = {"name": "n" * 128, "value": "v" * 128, "note": "o" * 512}
+    last = {"whyNotMore": "w" * 1024, "whyNotLess": "w" * 1024, "terms": [term] * 24}
+    scaling = {
+        "mode": "Advise",
+        "minReplicas": 1,
+        "maxReplicas": 1000,
+        "desiredReplicas": 1000,
+        "lastDecision": past | last,
+        "decisions": [past] * 20,
+    }
+    cluster.kubectl(
+        "patch", "llmd/small", "--subresource=status", "--type=merge",
+        f"--patch={json.dumps({'status': {'scaling': scaling}})}", f"--namespace={small}",
+    )  # fmt: skip
+    assert _get(cluster, small)["status"]["scaling"] == scaling
 
 
 def test_explain_tells_what_a_field_means(cluster: LocalCluster) -> None:

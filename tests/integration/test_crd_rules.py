@@ -60,6 +60,20 @@ spec:
   parallelism: {tensor: 2}
   limits: {maxInputTokens: 4096, maxTotalTokens: 8192, maxConcurrentRequests: 32}
   replicas: 0
+  autoscaling:
+    minReplicas: 1
+    maxReplicas: 8
+    mode: Advise
+    metric: {waitingRequests: 0.5, runningShare: 70, queueSeconds: 1.5}
+    behavior:
+      scaleUp:
+        {stabilizationWindowSeconds: 0, maxChange: 100%, periodSeconds: 30, tolerance: 5}
+      scaleDown:
+        {stabilizationWindowSeconds: 600, maxChange: 1, periodSeconds: 120, tolerance: 20}
+    schedule:
+    - {start: 0 8 * * 1-5, end: 30 18 * * MON-FRI, timeZone: Europe/Berlin, minReplicas: 2}
+    - {start: '*/10 0-6,22 1 jan,jul *', end: 5 7 L * *, timeZone: Etc/GMT+3, minReplicas: 8}
+    coldStartAwareness: false
   resources:
     requests: {cpu: 4, memory: 64Gi}
     limits: {cpu: "8", memory: 65536Mi, ephemeral-storage: 100Gi}
@@ -114,6 +128,12 @@ GOOD_PARTS = [
     "rollout: {maxSurge: 100%, maxUnavailable: 0}",
     "rollout: {strategy: Recreate, onFailure: Rollback, paused: true}",
     "rollout: {acceptance: {prompts: [{prompt: Hello}]}}",
+    "autoscaling: {maxReplicas: 1}",
+    "autoscaling: {minReplicas: 3, maxReplicas: 3}",
+    "replicas: 9\nautoscaling: {maxReplicas: 4}",
+    "autoscaling: {maxReplicas: 4, metric: {waitingRequests: 0, runningShare: 0}}",
+    "autoscaling: {maxReplicas: 9, behavior: {scaleUp: {maxChange: 1000}}}",
+    "autoscaling: {maxReplicas: 9, behavior: {scaleDown: {maxChange: 1%}}}",
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llm_operator.api import rollout_rules
+from llm_operator.api import autoscaling_rules, rollout_rules
 from llm_operator.api.crd import COLUMNS, OVERRIDES, crd, crd_yaml, schema, walk
 from llm_operator.api.reference import reference
 from llm_operator.api.rules import PATTERN_MESSAGES, RULES
@@ -86,7 +86,9 @@ def test_every_field_of_the_spec_is_described() -> None:
 
 
 def test_every_rule_and_override_has_its_place() -> None:
-    assert {*RULES, *rollout_rules.RULES, *OVERRIDES, *PATTERN_MESSAGES} <= NODES.keys()
+    rules = {*RULES, *rollout_rules.RULES, *autoscaling_rules.RULES}
+    messages = {*PATTERN_MESSAGES, *autoscaling_rules.PATTERN_MESSAGES}
+    assert rules | messages | {*OVERRIDES} <= NODES.keys()
 
 
 def test_no_bare_pattern_is_left_for_a_user_to_read() -> None:

@@ -61,7 +61,8 @@ def test_all_examples_fit_at_once_on_the_nodes_that_the_readme_names() -> None:
         spec = LLMDeploymentSpec.model_validate(manifest)
         made = planned(spec)
         assert made.gpu is not None
-        free[made.gpu.product] -= spec.replicas * (made.tensor_parallel or 0)
+        most = spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
+        free[made.gpu.product] -= most * (made.tensor_parallel or 0)
     assert all(count >= 0 for count in free.values()), free
 
 

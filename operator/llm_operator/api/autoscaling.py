@@ -23,7 +23,7 @@ Cron = Annotated[str, Field(min_length=9, max_length=100, pattern=CRON)]
 
 
 def _change(value: int | str) -> int | str:
-    if isinstance(value, str) and not re.match(PERCENTAGE, value):
+    if isinstance(value, str) and (value == "0%" or not re.match(PERCENTAGE, value)):
         raise ValueError("must be a number of replicas, or a share of them such as 100%")
     return value
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from llm_operator.api import names, rollout_rules
+from llm_operator.api import autoscaling_rules, names, rollout_rules
 from llm_operator.api.cel import Rule, pattern_rule
 from llm_operator.api.rules import PATTERN_MESSAGES, RULES
 from llm_operator.api.spec import NOT_IN_POD, LLMDeploymentSpec
@@ -54,6 +54,7 @@ OVERRIDES: dict[str, Schema] = {
     },
     "spec.rollout.acceptance.prompts": {"x-kubernetes-list-type": "atomic"},
     "spec.rollout.canary.steps": {"x-kubernetes-list-type": "atomic"},
+    "spec.autoscaling.schedule": {"x-kubernetes-list-type": "atomic"},
     "status.conditions": {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
@@ -71,6 +72,10 @@ COLUMNS = (
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("GPU", "string", ".status.plan.gpu", 1),
     ("Revision", "string", ".status.currentRevision", 1),
+    ("Min", "integer", ".status.scaling.minReplicas", 1),
+    ("Max", "integer", ".status.scaling.maxReplicas", 1),
+    ("Wanted", "integer", ".status.scaling.desiredReplicas", 1),
+    ("Scaling", "string", ".status.scaling.lastDecision.reason", 1),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
 )
 
@@ -147,13 +152,14 @@ def schema() -> Schema:
             nodes[f"spec.{field}"]["default"] = default
     for path, override in OVERRIDES.items():
         nodes[path].update(override)
-    for path, message in PATTERN_MESSAGES.items():
+    for path, message in {**PATTERN_MESSAGES, **autoscaling_rules.PATTERN_MESSAGES}.items():
         # A bare pattern tells a user nothing; as a rule it has a message.
         node = nodes[path]
         _attach(node, pattern_rule(node.pop("pattern"), message, text=node.get("type") == "string"))
-    for path, rules in (*RULES.items(), *rollout_rules.RULES.items()):
-        for rule in rules:
-            _attach(nodes[path], rule)
+    for group in (RULES, rollout_rules.RULES, autoscaling_rules.RULES):
+        for path, rules in group.items():
+            for rule in rules:
+                _attach(nodes[path], rule)
     return root
 
 
