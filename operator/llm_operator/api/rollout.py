@@ -85,6 +85,40 @@ class CanaryStep(Part):
     )
 
 
+class Analysis(Part):
+    """How well the new revision serves at a step, compared with the old one over the same time."""
+
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None,
+        description="Requests that each of the two revisions must have had within the window;"
+        " nothing is said of fewer. Unset: 50.",
+    )
+    window_seconds: Annotated[int, Field(ge=10, le=3600)] | None = Field(
+        None,
+        description="The last so many seconds count, at most since the step's pods serve."
+        " Unset: 300.",
+    )
+    max_error_rate_increase: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        None,
+        description="Percentage points by which the share of failed requests may be larger."
+        " Unset: 5.",
+    )
+    max_latency_increase: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None,
+        description="Percentage by which the 95th percentile of a request's duration may be longer."
+        " Unset: 100.",
+    )
+    max_token_time_increase: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None,
+        description="Percentage by which the mean time per token may be longer. Unset: 50.",
+    )
+    timeout_seconds: Seconds | None = Field(
+        None,
+        description="How long after a step's pause the numbers may be missing or too few before the"
+        " rollout is paused for a person to look. Unset: 900.",
+    )
+
+
 class Canary(Part):
     """The way of a new revision from a few pods to all of them."""
 
@@ -92,6 +126,7 @@ class Canary(Part):
         description="In this order; after the last one come all. No step has fewer pods than the"
         " one before it."
     )
+    analysis: Analysis | None = None
 
 
 class Rollout(Part):

@@ -23,6 +23,7 @@ from llm_operator.kube.client import ApiError, KubeClient
 from llm_operator.kube.store import Key, Store
 from llm_operator.observe.acceptance import Examine, Examiner, examine
 from llm_operator.observe.busy import requests_in_hand
+from llm_operator.observe.canary import Analyst, Queries
 from llm_operator.observe.gather import Observed, gather, nodes
 from llm_operator.reconcile.loop import Result
 from llm_operator.reconcile.queue import WorkQueue
@@ -53,6 +54,7 @@ class Reconciler:
         *,
         in_hand: InHand = requests_in_hand,
         examine: Examine = examine,
+        prometheus: Queries | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -61,13 +63,15 @@ class Reconciler:
         self._wishes = wishes
         self._writer = Writer(client, store)
         self._examiner = Examiner(queue.add, examine)
-        self._rollouts = Rollouts(self._writer, self._examiner, in_hand, clock)
+        self._analyst = Analyst(queue.add, prometheus, lambda: clock().timestamp())
+        self._rollouts = Rollouts(self._writer, self._examiner, self._analyst, in_hand, clock)
         self._reporter = Reporter(client, store, self._writer, clock)
         self.scaler = Scaler(store, queue.add, clock)
 
     async def close(self) -> None:
         """End what runs in the background."""
         await self._examiner.close()
+        await self._analyst.close()
 
     async def __call__(self, key: Key) -> Result:
         observed = gather(self._store, key)

@@ -2,7 +2,7 @@
 
 The stepper decides; here its facts are gathered and its answer is carried out: marks first, so that
 nothing is done whose reason could be forgotten, then more pods, then fewer. Keeps only what a
-restart may forget: who is being asked, and when a pod last left.
+restart may forget: who is being asked, what is being measured, and when a pod last left.
 """
 
 from __future__ import annotations
@@ -23,8 +23,16 @@ from llm_operator.facts.acceptance import Proof
 from llm_operator.facts.cluster import PodFact
 from llm_operator.kube.store import Key
 from llm_operator.observe.acceptance import Candidate, Examiner
+from llm_operator.observe.canary import Analyst, Question, Side
 from llm_operator.observe.gather import Observed
-from llm_operator.reconcile.revisions import Existing, known, owner_of, seen_from, timestamp
+from llm_operator.reconcile.revisions import (
+    Existing,
+    known,
+    owner_of,
+    seconds,
+    seen_from,
+    timestamp,
+)
 from llm_operator.reconcile.writer import Writer
 from llm_operator.rollout import seen
 from llm_operator.rollout.policy import policy_from, promoted_steps
@@ -48,11 +56,13 @@ class Rollouts:
         self,
         writer: Writer,
         examiner: Examiner,
+        analyst: Analyst,
         in_hand: InHand,
         clock: Callable[[], datetime],
     ) -> None:
         self._writer = writer
         self._examiner = examiner
+        self._analyst = analyst
         self._in_hand = in_hand
         self._clock = clock
         self._departures = Departures(clock().timestamp())
@@ -60,6 +70,7 @@ class Rollouts:
     def forget(self, key: Key) -> None:
         """The object is gone."""
         self._examiner.forget(key)
+        self._analyst.forget(key)
         self._departures.forget(key)
 
     def next_step(
@@ -81,6 +92,7 @@ class Rollouts:
             promoted=promoted_steps(annotations.get(names.ANNOTATION_PROMOTE), name),
             verdict=self._verdict(observed, spec),
             freed_at=self._departures.last(observed.key, observed.pods, now),
+            measured=self._analyst.result(observed.key),
         )
         startup = wanted.resolved.startup_seconds if wanted else 0
         policy = policy_from(spec.rollout if spec else None, replicas, startup)
@@ -101,6 +113,7 @@ class Rollouts:
         for name in step.delete:
             await self._writer.delete(existing[name].replica_set)
         self._examine(step, observed, existing, spec)
+        self._analyse(step, observed, existing)
         return made
 
     async def open_gates(self, observed: Observed, existing: Mapping[str, Existing]) -> None:
@@ -208,6 +221,17 @@ class Rollouts:
             candidate = Candidate(ask.revision, pod.uid, f"http://{pod.ip}:{port}")
             self._examiner.ask(observed.key, candidate, questions)
 
+    # analysis
+
+    def _analyse(self, step: Step, observed: Observed, existing: Mapping[str, Existing]) -> None:
+        """Have measured what the step says, if it says so."""
+        trial = step.trial
+        if trial is None:
+            self._analyst.forget(observed.key)
+            return
+        new, old = (_side(existing[name], observed.pods) for name in (trial.new, trial.old))
+        self._analyst.ask(observed.key, Question(trial, observed.key.namespace, new, old))
+
     # replicas
 
     async def _more(
@@ -313,6 +337,19 @@ def has_marks(step: Step) -> bool:
 
 def _questions(spec: LLMDeploymentSpec | None) -> Acceptance | None:
     return spec.rollout.acceptance if spec and spec.rollout else None
+
+
+def _side(one: Existing, pods: Collection[PodFact]) -> Side:
+    """A revision's pods that serve, or did and may again."""
+    serving = {
+        pod.name: seconds(pod.ready_at if pod.ready else pod.created) or 0.0
+        for pod in pods
+        if pod.revision == one.name
+        and not pod.deleting
+        and (pod.ready or (pod.container is not None and pod.container.served))
+    }
+    metrics = engine(one.record.resolved.engine if one.record else None).metrics
+    return Side(one.replica_set["metadata"]["name"], metrics, serving)
 
 
 def _annotation(name: str) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from llm_operator.api.rollout import Rollout
+from llm_operator.api.rollout import Analysis, Canary, Rollout
+from llm_operator.rollout.analysis import Limits
 
 DEADLINE_MARGIN_SECONDS: Final = 600
 """For pulling the image and whatever else comes before loading."""
@@ -57,6 +58,7 @@ class Policy:
     paused: bool = False
     acceptance: bool = False
     steps: tuple[CanaryStep, ...] = ()
+    analysis: Limits | None = None
 
 
 def policy_from(rollout: Rollout | None, replicas: int, startup_seconds: float) -> Policy:
@@ -79,6 +81,7 @@ def policy_from(rollout: Rollout | None, replicas: int, startup_seconds: float) 
     else:
         tight = _share(wish.min_available, replicas, math.ceil)
     strategy = Strategy(wish.strategy or Strategy.ROLLING_UPDATE)
+    canary = wish.canary if strategy is Strategy.CANARY else None
     budget = startup_seconds + DEADLINE_MARGIN_SECONDS
     deadline = wish.progress_deadline_seconds or budget
     return Policy(
@@ -92,7 +95,8 @@ def policy_from(rollout: Rollout | None, replicas: int, startup_seconds: float) 
         history=HISTORY if wish.history is None else wish.history,
         paused=bool(wish.paused),
         acceptance=wish.acceptance is not None,
-        steps=_steps(wish, replicas) if strategy is Strategy.CANARY else (),
+        steps=_steps(canary, replicas) if canary else (),
+        analysis=_limits(canary.analysis) if canary and canary.analysis else None,
     )
 
 
@@ -116,10 +120,26 @@ def _share(value: int | str, replicas: int, rounding: Callable[[float], int]) ->
     return rounding(replicas * int(value.removesuffix("%")) / 100)
 
 
-def _steps(wish: Rollout, replicas: int) -> tuple[CanaryStep, ...]:
+def _limits(wish: Analysis) -> Limits:
+    """The default limits leave room for what a histogram's buckets blur: up to half of a time."""
+
+    def or_else(value: float | None, default: float) -> float:
+        return default if value is None else value
+
+    return Limits(
+        min_requests=wish.min_requests or 50,
+        window_seconds=wish.window_seconds or 300,
+        error_rate=or_else(wish.max_error_rate_increase, 5) / 100,
+        latency=or_else(wish.max_latency_increase, 100) / 100,
+        token_time=or_else(wish.max_token_time_increase, 50) / 100,
+        timeout_seconds=wish.timeout_seconds or 900,
+    )
+
+
+def _steps(canary: Canary, replicas: int) -> tuple[CanaryStep, ...]:
     """At least one replica each, never fewer than the step before, never more than all."""
     found: list[CanaryStep] = []
-    for step in wish.canary.steps if wish.canary else ():
+    for step in canary.steps:
         least = found[-1].replicas if found else 1
         count = min(max(_share(step.replicas, replicas, math.ceil), least), replicas)
         found.append(CanaryStep(count, step.pause_seconds))

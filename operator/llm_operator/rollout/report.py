@@ -49,13 +49,21 @@ def hopeless(scene: Scene, cause: Cause) -> Report:
 
 
 def stage(scene: Scene, at: Stage) -> Report:
-    """A canary pauses."""
+    """A canary pauses, or its analysis takes its time."""
+    what = f"{_progress(scene)}; step {at.number} of {at.total}:"
+    if at.analysing_until is not None and at.finding is not None:
+        found = at.finding.message
+        if not at.overdue:
+            text = f"{what} analysis until {_moment(at.analysing_until)}: {found}"
+            return Report(Reason.ANALYSING, text)
+        way_out = "`llm-operator rollout promote` goes on without it"
+        return Report(Reason.PAUSED, f"{what} the analysis has come to nothing: {found}; {way_out}")
     if at.until is None:
         until = "waits for `llm-operator rollout promote`"
     else:
-        until = f"goes on at {datetime.fromtimestamp(at.until, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    text = f"{_progress(scene)}; step {at.number} of {at.total}: {until}"
-    return Report(Reason.PAUSED, text)
+        condition = ", if the analysis finds nothing against it" if at.trial else ""
+        until = f"goes on at {_moment(at.until)}{condition}"
+    return Report(Reason.PAUSED, f"{what} {until}")
 
 
 def no_room(scene: Scene, makes_some: bool) -> Report:
@@ -97,6 +105,10 @@ def updating(scene: Scene, asking: bool) -> Report:
             " as starting may take as long as it says"
         )
     return Report(_going_on(scene), text)
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _reason(cause: Cause) -> Reason:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llm_operator.facts.canary import Measured
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -120,8 +122,8 @@ class Seen:
 
     `retry`: the user's annotation. `promoted`: how many canary steps of the wanted revision the
     user has released (`policy.promoted_steps`). `verdict`: the acceptance result that is not on the
-    children yet. `freed_at`: when a pod last left, at the earliest when this process started: the
-    scheduler needs a moment to use its GPUs.
+    children yet. `measured`: how the requests of a canary go. `freed_at`: when a pod last left, at
+    the earliest when this process started: the scheduler needs a moment to use its GPUs.
     """
 
     revisions: tuple[RevisionSeen, ...] = ()
@@ -129,3 +131,4 @@ class Seen:
     promoted: int = 0
     verdict: Verdict | None = None
     freed_at: float = 0.0
+    measured: Measured | None = None

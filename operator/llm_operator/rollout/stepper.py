@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from llm_operator.api.status import Reason
+from llm_operator.facts.canary import Trial
 from llm_operator.rollout import report
 from llm_operator.rollout.canary import Stage, stage
 from llm_operator.rollout.clock import Clock
@@ -47,6 +48,7 @@ class Step:
     replicas: what each revision is to be asked for; one that is not there is to be created.
     delete: revisions to delete. target: the revision that pods go towards (the wanted one, or the
     one before where that failed). mark_failed, mark_accepted, mark_completed: marks to write.
+    ask, trial: who is to be asked, and which requests are to be measured, from now on.
     report: what to say, None where nothing is exchanged. wake_after: seconds until time alone may
     lead to another step.
     """
@@ -58,6 +60,7 @@ class Step:
     mark_accepted: str | None = None
     mark_completed: str | None = None
     ask: Ask | None = None
+    trial: Trial | None = None
     report: Report | None = None
     wake_after: float | None = None
 
@@ -97,16 +100,17 @@ def _decide(scene: Scene, seen: Seen, wanted: str | None) -> Step:
     acceptance = _acceptance(scene, seen)
     if acceptance.mark_failed:
         return replace(acceptance, replicas=_hold(scene), target=wanted)
+    at = stage(scene, seen.promoted, seen.measured) if _is_canary(scene) else None
     cause = None
     if current is not None and current is not stable(scene.revisions):
-        cause = cause_of_failure(scene)
+        cause = cause_of_failure(scene) or (at.failure if at else None)
     if cause and current and last_good(scene.others, scene):
         mark = MarkFailed(current.name, cause)
         return Step(_hold(scene), target=wanted, mark_failed=mark)
-    at = stage(scene, seen.promoted) if _is_canary(scene) else None
     goals = _goals(scene, wanted, at)
     said = _say(scene, goals, at, cause, asking=acceptance.ask is not None)
-    return replace(acceptance, replicas=goals, target=wanted, report=said)
+    trial = at.trial if at else None
+    return replace(acceptance, replicas=goals, target=wanted, trial=trial, report=said)
 
 
 def _after_failure(scene: Scene, failed: RevisionSeen) -> Step:

@@ -23,7 +23,13 @@ DEFAULT_ENGINE: Final = "tgi"
 
 @dataclass(frozen=True)
 class MetricNames:
-    """Prometheus series of one replica, without labels. `path` is on the serving port."""
+    """Prometheus series of one replica, without labels. `path` is on the serving port.
+
+    What ends in `_seconds` is a histogram in seconds; `token_seconds` has each request's mean time
+    per token. `failed_requests` is by cause in the label `failure_label`; `refused` is the
+    cause of those that were more than it takes at once, `client_failures` are causes that are not
+    the engine's.
+    """
 
     path: str
     queued_requests: str
@@ -33,6 +39,10 @@ class MetricNames:
     queue_seconds: str
     request_seconds: str
     generated_tokens: str
+    token_seconds: str
+    failure_label: str
+    refused: str
+    client_failures: tuple[str, ...]
 
 
 @dataclass(frozen=True)

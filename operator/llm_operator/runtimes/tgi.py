@@ -71,6 +71,10 @@ class Tgi:
         queue_seconds="tgi_request_queue_duration",
         request_seconds="tgi_request_duration",
         generated_tokens="tgi_request_generated_tokens",
+        token_seconds="tgi_request_mean_time_per_token_duration",
+        failure_label="err",
+        refused="overloaded",
+        client_failures=("validation", "dropped"),
     )
 
     def image(
