@@ -134,6 +134,34 @@ def run(
         str, typer.Option(help="Where the probes and metrics listen.")
     ] = "0.0.0.0",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Their port.")] = 8080,
+    prometheus_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Prometheus that scrapes the pods. Unset: each pod is asked for its load."
+        ),
+    ] = None,
+    prometheus_ca_file: Annotated[
+        Path | None, typer.Option(help="Certificates of who vouches for its server.")
+    ] = None,
+    prometheus_token_file: Annotated[
+        Path | None, typer.Option(help="Bearer token for it, read again at each query.")
+    ] = None,
+    prometheus_namespace_label: Annotated[
+        str, typer.Option(help="What it calls a pod's namespace.")
+    ] = "namespace",
+    prometheus_pod_label: Annotated[str, typer.Option(help="What it calls a pod's name.")] = "pod",
+    prometheus_matchers: Annotated[
+        str, typer.Option(help='For every query: cluster="a",job=~"b|c".', metavar="LIST")
+    ] = "",
+    prometheus_timeout_seconds: Annotated[
+        float, typer.Option(min=0.1, help="No answer by then is none.")
+    ] = 10,
+    prometheus_scrape_interval_seconds: Annotated[
+        float, typer.Option(min=1, help="How often it scrapes; three times that is too old.")
+    ] = 15,
+    scaling_interval_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Decide on replicas this often.")
+    ] = 15,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
 ) -> None:
@@ -141,9 +169,27 @@ def run(
     from llm_operator.cli import target
     from llm_operator.handlers import app as operator
     from llm_operator.handlers.settings import Settings
+    from llm_operator.observe.prometheus import PrometheusConfig, WrongConfig
     from llm_operator.telemetry import logs
 
     logs.configure(log_level, as_json=log_json)
+    try:
+        prometheus = (
+            PrometheusConfig(
+                prometheus_url,
+                prometheus_ca_file,
+                prometheus_token_file,
+                prometheus_namespace_label,
+                prometheus_pod_label,
+                prometheus_matchers,
+                prometheus_timeout_seconds,
+                prometheus_scrape_interval_seconds,
+            )
+            if prometheus_url
+            else None
+        )
+    except WrongConfig as error:
+        raise typer.BadParameter(str(error), param_hint="--prometheus-*") from None
     chosen = target.named(kubeconfig)
     settings = Settings(
         kubeconfig=str(chosen) if chosen else None,
@@ -155,6 +201,8 @@ def run(
         resync_seconds=resync_seconds,
         http_host=http_host,
         http_port=http_port,
+        prometheus=prometheus,
+        scaling_interval_seconds=scaling_interval_seconds,
     )
     raise typer.Exit(operator.run(settings))
 
