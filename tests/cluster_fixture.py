@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         progress = reporter.write_line if reporter else lambda _: None
         binaries.need(*binaries.CLUSTER_PROGRAMS, progress=progress)
+        if any("prometheus" in getattr(item, "fixturenames", ()) for item in needy):
+            binaries.need("prometheus", progress=progress)
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +69,12 @@ def install_crds(cluster: LocalCluster) -> None:
     for file in sorted(CRDS.glob("*.yaml")):
         cluster.kubectl("apply", "--server-side", f"--filename={file}")
         cluster.kubectl("wait", "--for=condition=Established", f"--filename={file}")
+
+
+@pytest.fixture(scope="session")
+def prometheus(cluster: LocalCluster) -> str:
+    """The URL, inside, of a Prometheus that scrapes the run's cluster. Not to be disturbed."""
+    return cluster.start_prometheus()
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests.cluster_fixture import cluster, namespace, pytest_collection_modifyitems
+from tests.cluster_fixture import cluster, namespace, prometheus, pytest_collection_modifyitems
 
-__all__ = ["cluster", "namespace", "pytest_collection_modifyitems"]
+__all__ = ["cluster", "namespace", "prometheus", "pytest_collection_modifyitems"]
 
 
 def pytest_sessionstart() -> None:

@@ -240,3 +240,34 @@ def test_a_release_that_is_not_there_is_no_error(
     nobody = ("http://127.0.0.1:9/{program}", "http://127.0.0.1:9/{program}.sha256")
     monkeypatch.setattr(release, "URLS", {"kubernetes": nobody})
     assert fetch("kubernetes", "kubectl", tmp_path) is None
+
+
+def test_prometheus_comes_from_its_release_else_from_the_distribution(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(cache))
+    monkeypatch.setattr(debian, "_PATH", str(cache))
+    unpacked = cache / "system" / "prometheus"
+    monkeypatch.setattr(debian, "get", lambda *_: program(unpacked, "unpacked"))
+    monkeypatch.setattr(release, "fetch", lambda *_: None)
+    assert binaries.find("prometheus") is None
+    assert binaries.need("prometheus") == {"prometheus": unpacked}
+    assert binaries.find("prometheus") == unpacked
+
+    def fetch(source: str, version: str, name: str, work: Path, *_: object) -> Path:
+        return program(work / name, f"{source} {version}")
+
+    unpacked.unlink()
+    monkeypatch.setattr(release, "fetch", fetch)
+    found = binaries.need("prometheus")["prometheus"]
+    assert found.read_text() == f"prometheus {binaries.PROMETHEUS.version}"
+
+
+def test_a_release_may_be_named_by_its_bare_number(
+    releases: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = release.URLS["kubernetes"][0].replace("{program}", "{program}-{number}")
+    monkeypatch.setitem(release.URLS, "kubernetes", (url, url + ".sha256"))
+    releases["/kubectl-1"] = b"program"
+    releases["/kubectl-1.sha256"] = hashlib.sha256(b"program").hexdigest().encode()
+    assert fetch("kubernetes", "kubectl", tmp_path) is not None

@@ -40,9 +40,9 @@ def choose(name: str | None) -> LocalCluster:
     return clusters[0]
 
 
-def get_programs(to: Console) -> None:
-    """Have every program on this machine, which takes minutes the first time."""
-    names = (*binaries.CLUSTER_PROGRAMS, "helm")
+def get_programs(to: Console, *more: str) -> None:
+    """Have the cluster's programs and `more` on this machine: minutes, the first time."""
+    names = (*binaries.CLUSTER_PROGRAMS, "helm", *more)
     if not all(map(binaries.find, names)):
         with step("getting the Kubernetes programs", to) as tell:
             binaries.need(*names, progress=tell)

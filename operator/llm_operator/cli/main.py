@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from llm_operator.cli import plan, rollout
+from llm_operator.cli import plan, rollout, scaling
 
 app = typer.Typer(
     name="llm-operator",
@@ -68,7 +68,7 @@ def up(
     from llm_operator.cli import console, local
 
     if download_only:
-        local.get_programs(console.console(stderr=True))
+        local.get_programs(console.console(stderr=True), "prometheus")
     else:
         local.up(name, nodes, keep=keep)
 
@@ -266,6 +266,7 @@ def fault_clear(name: str, cluster: ClusterName = None) -> None:
 app.add_typer(fault_app, name="fault")
 plan.register(app)
 rollout.register(app)
+scaling.register(app)
 
 
 def main() -> None:

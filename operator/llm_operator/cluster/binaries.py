@@ -2,7 +2,8 @@
 
 For each program, in this order: the cache; KUBEBUILDER_ASSETS; the official release, where it can
 be reached; a build from its Go modules (gobuild.py). `nft` and `ip` come from PATH, else from the
-distribution's packages, unpacked into the cache (debian.py). Nothing is installed on the machine.
+distribution's packages, unpacked into the cache (debian.py); `prometheus` from its release, else
+from these packages. Nothing is installed on the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Source:
-    """Programs that are released and built together. `packages` is by program name."""
+    """Programs that are released and built together. `packages` is by program name; what has no
+    `module` is not built here."""
 
     name: str
     version: str
@@ -50,7 +52,8 @@ KUBERNETES = Source(
 )
 ETCD = Source("etcd", "v3.6.8", "kubernetes", {"etcd": "go.etcd.io/etcd/server/v3"})
 HELM = Source("helm", "v4.3.1", "helm", {"helm": "helm.sh/helm/v4/cmd/helm"})
-_SOURCES = (ETCD, KUBERNETES, HELM)
+PROMETHEUS = Source("prometheus", "v3.5.0", "", {"prometheus": ""})
+_SOURCES = (ETCD, KUBERNETES, HELM, PROMETHEUS)
 
 SYSTEM_PROGRAMS = ("nft", "ip")
 CLUSTER_PROGRAMS = ("etcd", *KUBERNETES.packages, *SYSTEM_PROGRAMS)
@@ -87,7 +90,7 @@ def find(name: str) -> Path | None:
     for directory in (_home(source), *([Path(assets)] if assets else [])):
         if os.access(directory / name, os.X_OK):
             return directory / name
-    return None
+    return None if source.module else debian.find(name, cache_root())
 
 
 def _get(name: str, progress: Progress) -> Path:
@@ -100,6 +103,8 @@ def _get(name: str, progress: Progress) -> Path:
     work.mkdir()
     try:
         fresh = release.fetch(source.name, source.version, name, work, progress)
+        if fresh is None and not source.module:
+            return debian.get(name, cache_root(), progress)
         if fresh is None:
             package = source.packages[name]
             fresh = gobuild.build(

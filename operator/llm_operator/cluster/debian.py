@@ -1,4 +1,4 @@
-"""`nft` and `ip`: from PATH, else from Debian's packages, unpacked into the cache without root.
+"""`nft`, `ip`, `prometheus`: from PATH, else Debian's packages, unpacked into the cache, no root.
 
 Decides nothing about what they are used for. Where neither way is open it says what to install.
 """
@@ -30,6 +30,7 @@ _PACKAGES = {
         "libgmp10",
     ),
     "ip": ("iproute2", "libbpf1", "libelf1", "libmnl0", "libbsd0", "libmd0", "libcap2"),
+    "prometheus": ("prometheus",),
 }
 
 

@@ -20,10 +20,12 @@ INSIDE_URL = f"https://127.0.0.1:{API_PORT}"
 
 ADMIN = "admin"
 FLEET = "fleet"
+PROMETHEUS = "prometheus"
 # Each program has a user of its own, so that RBAC holds and the audit log tells them apart.
 USERS: Mapping[str, tuple[str, ...]] = {
     ADMIN: ("system:masters",),
     FLEET: ("system:masters",),
+    PROMETHEUS: ("system:masters",),
     "system:kube-controller-manager": (),
     "system:kube-scheduler": (),
     "system:kube-proxy": (),
@@ -61,6 +63,11 @@ class Files:
     @property
     def config(self) -> Path:
         return self.root / "config"
+
+    @property
+    def beside(self) -> Path:
+        """A file for each program that is wished for beside the cluster's own."""
+        return self.root / "beside"
 
     @property
     def certificates(self) -> Path:

@@ -8,6 +8,7 @@ process. Blocking throughout: call it from a thread where an event loop runs.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -16,13 +17,15 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from . import binaries, files, network, state, supervisor
+from . import binaries, files, network, prometheus, state, supervisor
 from .audit import AuditLog
 from .errors import ClusterError
 from .files import Files
@@ -32,6 +35,7 @@ Progress = Callable[[str], None]
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
 _POLL_S = 0.05
+_FETCH_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -243,11 +247,9 @@ class LocalCluster:
         """Kill a component, as a crash would, and return once it has been started again."""
         before = self._pid(component)
         os.kill(before, signal.SIGKILL)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while self._state().pids[component] == before:
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{component} was not started again")
-            time.sleep(_POLL_S)
+        self._until(
+            lambda: self._state().pids[component] != before, f"{component} was not started again"
+        )
 
     def pause(self, component: str) -> None:
         """Stop a component's clock (SIGSTOP): its connections stay open and nothing answers."""
@@ -265,6 +267,75 @@ class LocalCluster:
             yield
         finally:
             self.resume(component)
+
+    def start_prometheus(
+        self,
+        *,
+        scrape_seconds: float = prometheus.SCRAPE_SECONDS,
+        progress: Progress = lambda _: None,
+    ) -> str:
+        """Have a Prometheus that scrapes the annotated pods; its URL, once it is ready.
+
+        The URL is good inside, and on the host through `proxy_url`. One that runs is kept, with its
+        data; its interval is changed where it was another. It is a component like the others:
+        `pause("prometheus")`, `restart("prometheus")`.
+        """
+        program = binaries.need(files.PROMETHEUS, progress=progress)[files.PROMETHEUS]
+        changed = prometheus.write_config(self.files, scrape_seconds)
+        for component in prometheus.components(self.files, program):
+            supervisor.wish(self.files, component)
+        if files.PROMETHEUS not in self._state().pids:
+            os.kill(self._state().pid, signal.SIGHUP)
+        elif changed:
+            os.kill(self._pid(files.PROMETHEUS), signal.SIGHUP)
+        self._until(self._prometheus_is_ready, "Prometheus does not get ready")
+        return prometheus.URL
+
+    def stop_prometheus(self) -> None:
+        """Kill it, and return once it is gone. Its data stay for the next one."""
+        for name in (files.PROMETHEUS, prometheus.DISCOVERY):
+            supervisor.unwish(self.files, name)
+        os.kill(self._state().pid, signal.SIGHUP)
+        self._until(lambda: files.PROMETHEUS not in self._state().pids, "Prometheus does not end")
+
+    def ask_prometheus(self, promql: str) -> list[dict[str, Any]]:
+        """The elements of an instant vector, as Prometheus gives them, asked from the host.
+
+        Raises ClusterError where there is no answer.
+        """
+        query = urllib.parse.urlencode({"query": promql})
+        answer = json.loads(self._fetch(f"{prometheus.URL}/api/v1/query?{query}"))
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
+
+    def _prometheus_is_ready(self) -> bool:
+        try:
+            self._fetch(f"{prometheus.URL}/-/ready")
+        except ClusterError:
+            return False
+        return files.PROMETHEUS in self._state().pids
+
+    def _fetch(self, url: str) -> bytes:
+        """GET something inside, from the host. ClusterError for anything but 200."""
+        connection = HTTPConnection("127.0.0.1", self.ports["proxy"], timeout=_FETCH_TIMEOUT_S)
+        try:
+            connection.request("GET", url)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, HTTPException) as error:
+            raise ClusterError(f"{url} does not answer: {error}") from None
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise ClusterError(f"{url}: {answer.status} {body[:200].decode(errors='replace')}")
+        return body
+
+    def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while not holds():
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{otherwise}: see {self.files.logs}")
+            time.sleep(_POLL_S)
 
     def _wait_until_ready(self, progress: Progress) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S

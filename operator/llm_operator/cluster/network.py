@@ -20,6 +20,7 @@ from .errors import ClusterError
 POD_RANGE = ipaddress.IPv4Network("10.244.0.0/16")
 SERVICE_RANGE = ipaddress.IPv4Network("10.96.0.0/16")
 CONTROL_PLANE_IP = "10.244.255.1"
+PROMETHEUS_IP = "10.244.255.2"
 SOURCE_IP = "10.244.255.254"
 
 _CLONE_NEWUSER = 0x10000000

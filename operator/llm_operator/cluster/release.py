@@ -37,6 +37,10 @@ URLS = {
         "https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz",
         "https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz.sha256sum",
     ),
+    "prometheus": (
+        "https://github.com/prometheus/prometheus/releases/download/{version}/prometheus-{number}.linux-{arch}.tar.gz",
+        "https://github.com/prometheus/prometheus/releases/download/{version}/sha256sums.txt",
+    ),
 }
 
 
@@ -47,7 +51,12 @@ def fetch(
 
     Raises ClusterError if what came does not match the published checksum.
     """
-    values = {"version": version, "program": program, "arch": architecture()}
+    values = {
+        "version": version,
+        "number": version.removeprefix("v"),
+        "program": program,
+        "arch": architecture(),
+    }
     url, checksum_url = (template.format(**values) for template in URLS[source])
     parts = urlsplit(url)
     if not _reachable(f"{parts.scheme}://{parts.netloc}"):

@@ -3,8 +3,9 @@
 `python -m llm_operator.cluster.supervisor PLAN.json` takes the directory's lock, detaches, binds
 the host's sockets, enters a namespace of its own and brings the programs up in order. A program
 that ends is started again. When the supervisor ends, by signal, with the process it was told to
-die with, or killed, nothing of the cluster is left. Takes no other orders: whoever wants a
-program restarted or paused sends a signal to its pid.
+die with, or killed, nothing of the cluster is left. On SIGHUP it looks which programs are wished
+for beside the cluster's own (`wish`), starts them and ends those no longer wished for. Takes no
+other orders: whoever wants a program restarted or paused sends a signal to its pid.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Supervisor:
     plan: Plan
     told: state.State
     running: dict[str, _Running] = field(default_factory=dict)
+    wanted: dict[str, Component] = field(default_factory=dict)
+    beside: set[str] = field(default_factory=set)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -79,6 +82,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.closing.set)
+        loop.add_signal_handler(signal.SIGHUP, self._look_beside)
         if self.plan.die_with is not None:
             self._die_with(self.plan.die_with)
         living = asyncio.create_task(self._live(api, proxy))
@@ -138,7 +142,8 @@ class Supervisor:
         return Path(self.plan.programs[name])
 
     def _start(self, component: Component) -> None:
-        """Start a program; when it ends, it is started again."""
+        """Start a program; when it ends, it is started again for as long as it is wanted."""
+        self.wanted[component.name] = component
         with self.files.log(component.name).open("ab") as log:
             process = subprocess.Popen(
                 component.argv,
@@ -161,7 +166,27 @@ class Supervisor:
         os.close(pidfd)
         process.wait()
         if not self.closing.is_set():
-            loop.call_later(_RESTART_PAUSE_S, self._start, component)
+            loop.call_later(_RESTART_PAUSE_S, self._start_again, component)
+
+    def _start_again(self, component: Component) -> None:
+        """What is no longer wanted is forgotten instead."""
+        if self.closing.is_set():
+            return
+        if self.wanted.get(component.name) is component:
+            self._start(component)
+        elif component.name not in self.wanted:
+            del self.running[component.name]
+            self._tell()
+
+    def _look_beside(self) -> None:
+        """Have those programs beside the cluster's own that are wished for, and no others."""
+        wishes = {component.name: component for component in read_wishes(self.files)}
+        for name in self.beside - wishes.keys():
+            del self.wanted[name]
+            self.running[name].process.kill()
+        for name in wishes.keys() - self.wanted.keys():
+            self._start(wishes[name])
+        self.beside = set(wishes)
 
     def _environment(self) -> dict[str, str]:
         """Ours, with the programs on PATH, and without proxies: nothing here is out there."""
@@ -210,6 +235,25 @@ class Supervisor:
             changes.pop("message", None)
         self.told = replace(self.told, pids=pids, starts=starts, **changes)
         state.write(self.files.root, self.told)
+
+
+def wish(files: Files, component: Component) -> None:
+    """Wish for a program beside the cluster's own: it is there after the supervisor's SIGHUP."""
+    files.beside.mkdir(exist_ok=True)
+    fresh = files.beside / f".{component.name}"
+    fresh.write_text(json.dumps(asdict(component)))
+    fresh.replace(files.beside / f"{component.name}.json")
+
+
+def unwish(files: Files, name: str) -> None:
+    """No longer wish for it: it ends at the supervisor's next SIGHUP."""
+    (files.beside / f"{name}.json").unlink(missing_ok=True)
+
+
+def read_wishes(files: Files) -> list[Component]:
+    """The programs that are wished for beside the cluster's own."""
+    found = [json.loads(path.read_text()) for path in sorted(files.beside.glob("*.json"))]
+    return [Component(**{**values, "argv": tuple(values["argv"])}) for values in found]
 
 
 def supervise(plan: Plan) -> None:

@@ -21,13 +21,16 @@ from .records import CHAT, Outcome, Record
 
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
-"""Without a byte for so long, an answer will not come."""
 
 STALE_SECONDS = 0.25
 """An orderly end later than this after a request was sent is that of a server which had taken the
 request. Sooner, and before any byte of an answer, the connection was being closed already; so it
 was, at any time, where the end was seen before sending, or where the server reset the connection:
 its kernel does so for what nobody has read."""
+
+_TOO_MANY = 429
+_OVERLOADED = "Model is overloaded"
+"""What the engine says in a stream, whose status is 200 already."""
 
 _PROMPT = "Tell me what a tensor-parallel shard is, and do not stop too early."
 
@@ -42,6 +45,7 @@ class _Progress:
     closed: bool = False
     answering: bool = False
     refused: bool = False
+    overloaded: bool = False
     reset: bool = False
     first: float = 0.0
     tokens: int = 0
@@ -63,13 +67,14 @@ class Ask:
 
     kind: str
     tokens: int
+    prompt: str = _PROMPT
 
     @property
     def streamed(self) -> bool:
         return self.kind != CHAT
 
     def body(self) -> dict[str, Any]:
-        message = {"role": "user", "content": _PROMPT}
+        message = {"role": "user", "content": self.prompt}
         return {
             "model": "tgi",
             "messages": [message],
@@ -80,10 +85,14 @@ class Ask:
 
 @dataclass
 class Client:
-    """A user of the model at `url`, with one connection at a time. Use as a context manager."""
+    """A user of the model at `url`, with one connection at a time. Use as a context manager.
+
+    `silence`: seconds without a byte after which an answer will not come.
+    """
 
     url: str
     kept: bool
+    silence: float = SILENCE_SECONDS
     _session: aiohttp.ClientSession = field(init=False, repr=False)
     _socket: socket.socket = field(init=False, repr=False)
 
@@ -98,7 +107,7 @@ class Client:
                 socket_factory=self._make_socket,
             ),
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+                total=None, sock_connect=CONNECT_SECONDS, sock_read=self.silence
             ),
             trace_configs=[trace],
         )
@@ -158,6 +167,7 @@ class Client:
             progress.answering = True
             if response.status != 200:
                 progress.problem, progress.refused = f"status {response.status}", True
+                progress.overloaded = response.status == _TOO_MANY
                 await response.read()
             elif ask.streamed:
                 await _read_stream(response, ask, progress)
@@ -178,6 +188,7 @@ async def _read_stream(response: aiohttp.ClientResponse, ask: Ask, progress: _Pr
         event = json.loads(text)
         if "choices" not in event:
             progress.problem, progress.refused = "error in the stream", True
+            progress.overloaded = _OVERLOADED in str(event)
             continue
         progress.count(1, event["model"])
 
@@ -185,6 +196,8 @@ async def _read_stream(response: aiohttp.ClientResponse, ask: Ask, progress: _Pr
 def _outcome(progress: _Progress, seconds: float) -> Outcome:
     if progress.whole:
         return Outcome.OK
+    if progress.overloaded and not progress.tokens:
+        return Outcome.REFUSED
     if progress.answering:
         return Outcome.FAILED if progress.refused and not progress.tokens else Outcome.CUT
     not_taken = progress.closed or progress.reset or seconds < STALE_SECONDS

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from math import ceil
 
 CHAT = "chat"
 """The kind of request whose answer comes in one piece; all others are streams."""
@@ -15,16 +16,18 @@ CHAT = "chat"
 class Outcome(StrEnum):
     """How a request ended.
 
-    OK: the whole answer came. FAILED: no answer, a refusal, an error. CUT: a part of the answer
-    came, and never the rest. STALE: it was sent on a connection kept alive which the server was
-    just closing, and not one byte of an answer came. HTTP/1.1 lets either side close an idle
-    connection at any time, also as the other one sends (RFC 9112, 9.5). A client that knows that
-    its request was not taken may send it again (RFC 9110, 9.2.2); ours does, and what becomes of
-    the second one is a record of its own.
+    OK: the whole answer came. FAILED: no answer, an error. REFUSED: the server had too many
+    requests already, and said so at once. CUT: a part of the answer came, and never the rest.
+    STALE: it was sent on a connection kept alive which the server was just closing, and not one
+    byte of an answer came. HTTP/1.1 lets either side close an idle connection at any time, also as
+    the other one sends (RFC 9112, 9.5). A client that knows that its request was not taken may send
+    it again (RFC 9110, 9.2.2); ours does, and what becomes of the second one is a record of its
+    own.
     """
 
     OK = "ok"
     FAILED = "failed"
+    REFUSED = "refused"
     CUT = "cut"
     STALE = "stale"
 
@@ -35,6 +38,7 @@ class Record:
 
     `kept`: of a client that keeps its connection alive; `reused`: it was sent on one that had
     served before. `first`: until the first token came. `model`: who answered, by its own word.
+    `late`: how long after its time it was sent, where it had one.
     """
 
     kind: str
@@ -47,6 +51,8 @@ class Record:
     tokens: int = 0
     model: str = ""
     detail: str = ""
+    late: float = 0.0
+    input_tokens: int = 0
 
     @property
     def ended(self) -> float:
@@ -74,6 +80,7 @@ class Report:
     requests: int = 0
     ok: int = 0
     failed: int = 0
+    refused: int = 0
     cut: int = 0
     stale: int = 0
     tokens: int = 0
@@ -95,6 +102,7 @@ class Report:
             requests=len(seen),
             ok=count[Outcome.OK],
             failed=count[Outcome.FAILED],
+            refused=count[Outcome.REFUSED],
             cut=count[Outcome.CUT],
             stale=count[Outcome.STALE],
             tokens=sum(record.tokens for record in seen),
@@ -108,12 +116,23 @@ class Report:
     @property
     def broken(self) -> int:
         """Requests that a user would call lost."""
-        return self.failed + self.cut
+        return self.failed + self.refused + self.cut
 
 
 def between(records: Iterable[Record], since: float, until: float) -> list[Record]:
     """Those that were under way at any moment of this time (seconds since the epoch)."""
     return [record for record in records if record.began < until and record.ended > since]
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The value that a `share` (0 to 1) of them do not exceed, by nearest rank; 0 of none."""
+    ranked = sorted(values)
+    return ranked[max(0, ceil(share * len(ranked)) - 1)] if ranked else 0.0
+
+
+def waits(records: Iterable[Record]) -> list[float]:
+    """Seconds to the first token, of those that got one."""
+    return [record.first for record in records if record.first]
 
 
 def most_at_once(records: Sequence[Record]) -> int:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import astuple
 from types import TracebackType
 from typing import Any, Self
 
 from llm_operator.cluster.errors import ClusterError
 from llm_operator.cluster.local import LocalCluster
 
+from .arrivals import Arrival
 from .records import Record, Report, between
 
-_LAST_S = 150.0
+_LAST_S = 200.0
 
 
 class Load:
@@ -27,10 +31,18 @@ class Load:
 
     def __init__(self, cluster: LocalCluster, url: str, **options: float) -> None:
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        program = [sys.executable, "-m", "llm_operator.cluster.load", url, *arguments]
+        self._start(cluster, ["llm_operator.cluster.load", url, *arguments])
+
+    def _start(self, cluster: LocalCluster, module: Sequence[str], told: str = "") -> None:
         self._process: subprocess.Popen[Any] = cluster.run_inside(
-            program, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", *module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        assert self._process.stdin is not None
+        self._process.stdin.write(told)
+        self._process.stdin.close()
         self._records: list[Record] = []
         self.started = time.time()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -75,3 +87,16 @@ class Load:
         self._reader.join()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+class Replay(Load):
+    """Open-loop traffic to `url`: each request at its time, whatever became of those before it."""
+
+    def __init__(self, cluster: LocalCluster, url: str, arrivals: Iterable[Arrival]) -> None:
+        lines = [json.dumps(astuple(arrival)) for arrival in arrivals]
+        self._start(cluster, ["llm_operator.cluster.load.replay", url], "\n".join(lines))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every request has ended."""
+        return self._process.poll() is not None
