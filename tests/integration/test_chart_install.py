@@ -94,6 +94,39 @@ def test_the_crd_can_be_left_to_others() -> None:
     )
 
 
+def test_models_are_scraped_where_the_cluster_knows_how() -> None:
+    assert "PodMonitor" not in render("any")
+    assert "PodMonitor" in render("any", "podMonitor.enabled=true")
+    text = helm("template", RELEASE, str(CHART), "--api-versions=monitoring.coreos.com/v1")
+    monitor = next(m for m in yaml.safe_load_all(text) if m and m["kind"] == "PodMonitor")
+    assert monitor["spec"]["namespaceSelector"] == {"any": True}
+    assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == "http"
+    one = render("any", "podMonitor.enabled=true", "watchNamespace=models")["PodMonitor"]
+    assert one["spec"]["namespaceSelector"] == {"matchNames": ["models"]}
+
+
+def test_what_proves_who_prometheus_is_comes_as_files() -> None:
+    values = (
+        "prometheus.url=https://prometheus.monitoring:9090",
+        "prometheus.caSecretRef.name=authority,prometheus.caSecretRef.key=ca.crt",
+        "prometheus.tokenSecretRef.name=token,prometheus.tokenSecretRef.key=token",
+    )
+    pod = render("any", *values)["Deployment"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    at = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    assert f"--prometheus-ca-file={at['prometheus-ca']}/file" in container["args"]
+    assert f"--prometheus-token-file={at['prometheus-token']}/file" in container["args"]
+    secrets = {v["name"]: v["secret"] for v in pod["volumes"] if "secret" in v}
+    assert secrets["prometheus-ca"]["secretName"] == "authority"
+    assert secrets["prometheus-ca"]["items"] == [{"key": "ca.crt", "path": "file"}]
+    assert not any("prometheus" in argument for argument in _arguments(render("any")))
+
+
+def _arguments(objects: Objects) -> list[str]:
+    found = objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    return [str(argument) for argument in found]
+
+
 def test_it_renders_the_same_twice() -> None:
     assert render("any") == render("any")
 

@@ -10,9 +10,14 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+import typer
 import yaml
 
+from llm_operator.api import names
+from llm_operator.cli.main import app
 from llm_operator.handlers.settings import Settings
+from llm_operator.observe.prometheus import PrometheusConfig
+from llm_operator.runtimes.base import engine
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "llm-operator"
@@ -35,6 +40,12 @@ def test_the_values_satisfy_their_own_schema() -> None:
         {"hub": {"tokenSecretRef": {"name": "token"}}},
         {"log": {"level": "loud"}},
         {"crds": {"install": "yes"}},
+        {"prometheus": {"url": "prometheus:9090"}},
+        {"prometheus": {"url": "https://user:password@prometheus"}},
+        {"prometheus": {"tokenSecretRef": {"key": "token"}}},
+        {"prometheus": {"podLabel": "the-pod"}},
+        {"podMonitor": {"enabled": "maybe"}},
+        {"scaling": {"intervalSeconds": 0}},
     ],
 )
 def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
@@ -58,6 +69,31 @@ def test_chart_and_image_agree_on_user_and_port() -> None:
     assert f"runAsUser: {user[1]}" in deployment
     assert f"runAsGroup: {user[2]}" in deployment
     assert f"containerPort: {Settings().http_port}" in deployment
+
+
+def test_the_flags_that_the_chart_sets_exist() -> None:
+    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    there = {name for option in command.params for name in option.opts}
+    deployment = (CHART / "templates" / "deployment.yaml").read_text()
+    set_here = set(re.findall(r"(--[a-z]+(?:-[a-z]+)*)[=\n]", deployment))
+    assert {"--http-port", "--prometheus-token-file", "--scaling-interval-seconds"} <= set_here
+    assert set_here <= there
+
+
+def test_the_chart_has_the_operators_own_defaults() -> None:
+    plain, prometheus = PrometheusConfig("http://any"), VALUES["prometheus"]
+    assert prometheus["namespaceLabel"] == plain.namespace_label
+    assert prometheus["podLabel"] == plain.pod_label
+    assert prometheus["timeoutSeconds"] == plain.timeout_seconds
+    assert prometheus["scrapeIntervalSeconds"] == plain.scrape_interval_seconds
+    assert VALUES["scaling"]["intervalSeconds"] == Settings().scaling_interval_seconds
+
+
+def test_the_monitor_finds_the_pods_of_models_and_their_metrics() -> None:
+    monitor = (CHART / "templates" / "podmonitor.yaml").read_text()
+    assert f"{names.LABEL_MANAGED_BY}: {names.APP_NAME}" in monitor
+    assert f"key: {names.LABEL_DEPLOYMENT}, operator: Exists" in monitor
+    assert f"path: {engine(None).metrics.path}\n" in monitor
 
 
 def test_the_build_gets_what_it_copies_and_nothing_else() -> None:

@@ -30,3 +30,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* Of Prometheus, by what they are: ca, token. */ -}}
+{{- define "llm-operator.prometheusSecrets" -}}
+{{- with .Values.prometheus -}}
+{{- if and .url .caSecretRef.name }}
+ca: {{- toYaml .caSecretRef | nindent 2 }}
+{{- end }}
+{{- if and .url .tokenSecretRef.name }}
+token: {{- toYaml .tokenSecretRef | nindent 2 }}
+{{- end }}
+{{- end -}}
+{{- end -}}

@@ -59,7 +59,7 @@ class PrometheusConfig:
             url = urlsplit(self.url)
             _ = url.port
         except ValueError:
-            raise WrongConfig(f"{self.url!r} is no URL") from None
+            raise WrongConfig("the URL of Prometheus cannot be read") from None
         if url.scheme not in ("http", "https") or not url.hostname:
             raise WrongConfig("the URL of Prometheus must be like https://prometheus.example:9090")
         if url.username is not None or url.query or url.fragment:
