@@ -8,9 +8,12 @@ Refuses to know any metric of an engine, any address, and what runs.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, Field, model_validator
 
 from llm_operator.api.part import Part
 from llm_operator.api.rollout import PERCENTAGE
@@ -19,7 +22,37 @@ Mode = Literal["Auto", "Advise"]
 Replicas = Annotated[int, Field(ge=1, le=1000)]
 Seconds = Annotated[int, Field(ge=0, le=3600)]
 CRON: Final = r"^[0-9A-Za-z*?,/#LW-]+( [0-9A-Za-z*?,/#LW-]+){4}$"
-Cron = Annotated[str, Field(min_length=9, max_length=100, pattern=CRON)]
+
+
+def _cron(value: str) -> str:
+    """Fields that no calendar has pass every pattern, as do days that never come."""
+    try:
+        next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(
+            f"{value!r} is no moment of a calendar ({error or 'it never comes'}): write minute,"
+            " hour, day of month, month and day of week, such as 0 8 * * 1-5"
+        ) from None
+    return value
+
+
+def _time_zone(value: str) -> str:
+    """Which names there are is known to the time zone data only."""
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"{value!r} is no time zone: write a name of the IANA data, such as Europe/Berlin"
+        ) from None
+    return value
+
+
+Cron = Annotated[str, Field(min_length=9, max_length=100, pattern=CRON), AfterValidator(_cron)]
+TimeZone = Annotated[
+    str,
+    Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$"),
+    AfterValidator(_time_zone),
+]
 
 
 def _change(value: int | str) -> int | str:
@@ -91,10 +124,14 @@ class Floor(Part):
 
     start: Cron = Field(description="When it begins: five fields of cron, e.g. 0 8 * * 1-5.")
     end: Cron = Field(description="When it ends, likewise.")
-    time_zone: (
-        Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$")] | None
-    ) = Field(None, description="Name such as Europe/Berlin. Unset: UTC.")
+    time_zone: TimeZone | None = Field(None, description="Name such as Europe/Berlin. Unset: UTC.")
     min_replicas: Replicas = Field(description="Replicas that there are at least in between.")
+
+    @model_validator(mode="after")
+    def _ends_at_another_time(self) -> Self:
+        if self.start == self.end:
+            raise ValueError("end must be another time than start; for always, set minReplicas")
+        return self
 
 
 class Autoscaling(Part):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from llm_operator.facts.signals import Signals
@@ -92,30 +92,66 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was seen at one tick. `demand`: requests running or waiting, over all replicas."""
+    """What was known at one look: requests in hand (refused ones added), those of them that run."""
 
     at: float
     demand: float
+    running: float
     serving: int
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """How many replicas a tick has asked for before stabilization and rates."""
+class Peak:
+    """The extremes of the looks within a few seconds, up to `at`.
+
+    `demand`: most requests in hand. `most`, `least`: replicas needed, not rounded.
+    """
+
+    at: float
+    demand: float
+    most: float
+    least: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """So many replicas came (or went, if negative) at a moment."""
 
     at: float
     replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Something has been so at every look from `since` until `until`, with no long gap."""
+
+    since: float
+    until: float
+
+    @property
+    def seconds(self) -> float:
+        return self.until - self.since
 
 
 @dataclass(frozen=True)
 class History:
     """What the law remembers of one deployment, bounded. Empty at birth and after a restart.
 
-    `observed_sequences`: requests that one replica was seen to decode at once while others waited.
+    `samples`: looks that knew all, of the last two minutes, oldest first. `peaks`: the windows of
+    stabilization, by and large. `known`, `complete`: since when something, or all, is known of the
+    serving replicas. `coming`: since when replicas are asked for that do not serve.
+    `panic_until`: no replica goes before. `observed_sequences`: requests that a replica was seen to
+    decode at once, None while nothing contradicts the plan. `looked`, `current`: when and at what
+    the last look was.
     """
 
     samples: tuple[Sample, ...] = ()
-    proposals: tuple[Proposal, ...] = ()
-    changes: tuple[Proposal, ...] = ()
+    peaks: tuple[Peak, ...] = ()
+    changes: tuple[Change, ...] = ()
+    known: Stretch | None = None
+    complete: Stretch | None = None
+    coming: Stretch | None = None
+    panic_until: float | None = None
     observed_sequences: float | None = None
-    notes: tuple[str, ...] = field(default=())
+    looked: float | None = None
+    current: int | None = None
