@@ -105,13 +105,25 @@ async def watching(
     condition: Callable[[Object], bool] = lambda _: True,
     accept: str = METADATA_ONLY,
 ) -> AsyncIterator[Sightings]:
-    """Sightings of what happens to a collection from now on."""
-    version = (await api.request("GET", f"{path}?limit=1"))["metadata"]["resourceVersion"]
+    """Sightings of what happens to a collection from now on.
+
+    A server that is overloaded ends watches; they go on where they ended, or from a listing.
+    """
+    start = (await api.request("GET", f"{path}?limit=1"))["metadata"]["resourceVersion"]
     sightings = Sightings(condition)
 
     async def follow() -> None:
-        async for kind, found in api.watch(path, version, accept):
-            sightings.see(kind, found)
+        version = start
+        while True:
+            async for kind, found in api.watch(path, version, accept):
+                if kind == "ERROR":  # what came in between is forgotten by the server
+                    listed = await api.request("GET", path)
+                    version = listed["metadata"]["resourceVersion"]
+                    for item in listed["items"]:
+                        sightings.see("ADDED", item)
+                    break
+                version = found["metadata"]["resourceVersion"]
+                sightings.see(kind, found)
 
     task = asyncio.create_task(follow())
     try:
