@@ -103,6 +103,13 @@ spec:
       - {replicas: 25%, pauseSeconds: 600}
       - {replicas: 2}
       - {replicas: 50%}
+      analysis:
+        minRequests: 20
+        windowSeconds: 60
+        maxErrorRateIncrease: 0.5
+        maxLatencyIncrease: 30
+        maxTokenTimeIncrease: 20
+        timeoutSeconds: 600
     drainSeconds: 300
     acceptance:
       timeoutSeconds: 30
@@ -128,6 +135,8 @@ GOOD_PARTS = [
     "rollout: {maxSurge: 100%, maxUnavailable: 0}",
     "rollout: {strategy: Recreate, onFailure: Rollback, paused: true}",
     "rollout: {acceptance: {prompts: [{prompt: Hello}]}}",
+    "rollout: {strategy: Canary, canary: {steps: [{replicas: 2}], analysis: {}}}",
+    "rollout: {strategy: Canary, canary: {steps: [{replicas: 9}, {replicas: 1%}, {replicas: 9}]}}",
     "autoscaling: {maxReplicas: 1}",
     "autoscaling: {minReplicas: 3, maxReplicas: 3}",
     "replicas: 9\nautoscaling: {maxReplicas: 4}",

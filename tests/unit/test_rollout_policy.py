@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from llm_operator.api.rollout import Rollout
 from llm_operator.rollout.policy import (
@@ -133,3 +134,20 @@ def test_floors_are_within_what_is_wanted_and_something_may_always_move(
     )
     assert 0 <= wish.tight_floor <= wish.floor <= replicas
     assert wish.surge > 0 or wish.floor < replicas or replicas == 0
+
+
+@pytest.mark.parametrize(
+    "steps", [[3, 1], ["50%", "25%"], [1, "50%", 9, "49%"], [2, "10%", 1], ["100%", 1, "9%"]]
+)
+def test_steps_that_go_downwards_are_refused_by_name(steps: list[int | str]) -> None:
+    wish = {"strategy": "Canary", "canary": {"steps": [{"replicas": n} for n in steps]}}
+    with pytest.raises(ValidationError, match="fewest") as refused:
+        Rollout.model_validate(wish)
+    assert refused.value.errors()[0]["loc"] == ("canary", "steps")
+
+
+@pytest.mark.parametrize("steps", [[1, 1, 2], ["9%", "9%", "10%"], [3, "1%", 4, "50%"]])
+def test_steps_of_two_kinds_are_not_compared(steps: list[int | str]) -> None:
+    found = policy(strategy="Canary", canary={"steps": [{"replicas": n} for n in steps]}).steps
+    counts = [step.replicas for step in found]
+    assert counts == sorted(counts)

@@ -8,6 +8,7 @@ default needs no new CRD. Refuses to know what runs.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
@@ -119,12 +120,30 @@ class Analysis(Part):
     )
 
 
+def _ascending(steps: list[CanaryStep]) -> list[CanaryStep]:
+    """Refuses steps of the same kind that go downwards; CEL cannot, for the price it sets on it.
+
+    A number and a percentage can be compared only where the number of replicas is known.
+    """
+    for kind in (int, str):
+        counts = [s.replicas for s in steps if isinstance(s.replicas, kind)]
+        for before, after in pairwise(counts):
+            if int(str(before).removesuffix("%")) > int(str(after).removesuffix("%")):
+                raise ValueError(
+                    f"replicas go down from {before} to {after}: write the steps with the fewest"
+                    " replicas first"
+                )
+    return steps
+
+
 class Canary(Part):
     """The way of a new revision from a few pods to all of them."""
 
-    steps: Annotated[list[CanaryStep], Field(min_length=1, max_length=16)] = Field(
-        description="In this order; after the last one come all. No step has fewer pods than the"
-        " one before it."
+    steps: Annotated[
+        list[CanaryStep], Field(min_length=1, max_length=16), AfterValidator(_ascending)
+    ] = Field(
+        description="In this order, the fewest replicas first; after the last one come all. A"
+        " percentage that comes to fewer pods than the number before it counts as that number."
     )
     analysis: Analysis | None = None
 

@@ -37,12 +37,6 @@ def _only_rolling(field: str) -> Rule:
     )
 
 
-def _ascending(kind: str, number: str) -> str:
-    """Steps written in the same way never shrink; a number and a percentage cannot be compared."""
-    return f"self.filter(s, type(s.replicas) == {kind}).map(s, {number}).isSorted()"
-
-
-_NUMBER = "string(s.replicas).matches('^[0-9]+%$') ? int(string(s.replicas).replace('%', '')) : 0"
 _KEY = not_both(
     "rollout.acceptance",
     "runtime.apiKeySecretRef",
@@ -92,12 +86,6 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "rollout.acceptance.prompts: the speed of a short answer says nothing: raise maxTokens"
             " to 16 or more, or leave out minTokensPerSecond",
             ".maxTokens",
-        ),
-    ),
-    "spec.rollout.canary.steps": (
-        Rule(
-            f"{_ascending('int', 'int(s.replicas)')} && {_ascending('string', _NUMBER)}",
-            "rollout.canary.steps go downwards: write them with the fewest replicas first",
         ),
     ),
     "spec.rollout.canary.steps[].replicas": (
