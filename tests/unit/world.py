@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from llm_operator.api.spec import LLMDeploymentSpec
 from llm_operator.desired.revision import Defaults, resolve
 from llm_operator.facts.acceptance import Proof, Result
 from llm_operator.facts.cluster import NodeFact, PodFact
+from llm_operator.facts.signals import Fresh, Load, Reading, Signals
 from llm_operator.kube.store import Key, Store
 from llm_operator.reconcile.loop import Loop
 from llm_operator.reconcile.reconciler import Reconciler
@@ -33,6 +34,7 @@ Object = dict[str, Any]
 BIRTH = datetime(2026, 1, 1, tzinfo=UTC)
 RESYNC = 600.0
 WATCH_DELAY = 0.01
+TICK = 15.0
 MODEL = {"id": "meta-llama/Llama-3.1-8B-Instruct"}
 
 
@@ -81,6 +83,11 @@ class World:
         self.answers = Proof((Result(8, 0.5),), 1)
         self.answer_seconds = 1.0
         self.asked: list[str] = []
+        self.demand: dict[str, int] = {}
+        self.slots = 16
+        self.unread: dict[str, Reading] = {}
+        self.outage = ""
+        self.reads = 0
         self.api.watch = self._tell
         self.api.now = lambda: timestamp(self.now())
 
@@ -97,6 +104,26 @@ class World:
         self.asked.append(url)
         await asyncio.sleep(self.answer_seconds)
         return self.answers
+
+    async def read(self, wanted: Mapping[Key, Collection[PodFact]]) -> Mapping[Key, Signals]:
+        """What Prometheus would say: requests of a deployment spread evenly over its pods.
+
+        Of a pod's share `slots` run and the rest waits. `unread` pods have another reading.
+        """
+        self.reads += 1
+        at = self.now().timestamp()
+        if self.outage:
+            return {key: Signals(at, outage=self.outage) for key in wanted}
+        found = {}
+        for key, pods in wanted.items():
+            readings: dict[str, Reading] = {}
+            for number, pod in enumerate(pods):
+                share, rest = divmod(self.demand.get(key.name, 0), len(pods))
+                mine = share + (number < rest)
+                load = Load(queued=max(mine - self.slots, 0), running=min(mine, self.slots))
+                readings[pod.name] = self.unread.get(pod.name, Fresh(load, at))
+            found[key] = Signals(at, readings)
+        return found
 
     def _tell(self, verb: str, body: Object) -> None:
         if self.loop is not None:
@@ -125,10 +152,12 @@ class World:
         self.loop = loop
         await loop.first_listing()
         loop.start(reconciler)
+        ticking = asyncio.create_task(reconciler.scaler.run(self, TICK))
         try:
             yield
         finally:
             self.loop = None
+            ticking.cancel()
             await loop.stop()
             await reconciler.close()
 

@@ -28,6 +28,9 @@ LAST = 20
 LASTING_SECONDS = 30.0
 """A change that leaves the number of replicas as it is counts once it has lasted so long."""
 
+_LASTING = (Why.AT_MAXIMUM, Why.SCHEDULED)
+"""Reasons to stay that a user may want to do something about."""
+
 _REASONS = {
     State.COMPLETE: Reason.METRICS_COMPLETE,
     State.PARTIAL: Reason.METRICS_PARTIAL,
@@ -59,10 +62,10 @@ class Told:
 
     def take(self, decision: Decision) -> bool:
         """Take note of a decision; True if status is to tell it."""
-        kind = (decision.state.value, decision.why.value)
+        kind = _kind(decision.state.value, decision.why.value)
         last = self.last
         if last is not None and decision.replicas == last.replicas:
-            if kind == (last.metrics, last.reason) or decision.why is Why.WARMING_UP:
+            if kind == _kind(last.metrics, last.reason) or decision.why is Why.WARMING_UP:
                 self._pending = None
                 return False
             if self._pending != kind:
@@ -132,6 +135,11 @@ def read_told(deployment: Mapping[str, Any]) -> Told:
     except ValueError:  # words of another operator
         return Told(desired=known.desired_replicas)
     return Told(known.last_decision, tuple(known.decisions), mode, known.desired_replicas)
+
+
+def _kind(state: str, why: str) -> tuple[str, str]:
+    """What two decisions for the same number of replicas may differ in."""
+    return state, why if why in _LASTING else ""
 
 
 def _shown(decision: Decision) -> DecisionStatus:
