@@ -21,7 +21,10 @@ from llm_operator.cluster import state
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "cli"
-COMMANDS = ["", "plan", "up", "down", "demo", "run", "status", "crd", "version", "fault", "rollout"]
+COMMANDS = [
+    "", "plan", "up", "down", "demo", "run", "status", "crd", "version", "fault", "rollout",
+    "scaling",
+]  # fmt: skip
 ROLLOUT = ["status", "history", "diff", "pause", "resume", "promote", "retry", "undo"]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import typer
 
-from llm_operator.api.spec import LLMDeploymentSpec
+from llm_operator.api.spec import Autoscaling, LLMDeploymentSpec
 from llm_operator.api.spec import Model as ModelSpec
 from llm_operator.cli.manifests import Deployment
 from llm_operator.observe.models import WAYS, Unknown
@@ -36,7 +36,7 @@ class Question:
     """One deployment with all that its plan depends on.
 
     `model` is a sentence where it is not known, `refusal` one where the engine takes no plan at all
-    of this spec. `note` says where the GPUs come from.
+    of this spec. `note` says where the GPUs come from. `autoscaling` is what the user wishes of it.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Question:
     rules: Engine
     refusal: str = ""
     note: str = ""
+    autoscaling: Autoscaling | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def _question(one: Deployment, model: Model | str, nodes: list[Offer]) -> Questi
     if nodes:
         wish = replace(wish, products=(), gpu_memory_mib=None)
     offers = offers_for(wish, seen)
-    return Question(one.name, spec.model.id, model, wish, offers, rules, refused, note)
+    return Question(
+        one.name, spec.model.id, model, wish, offers, rules, refused, note, spec.autoscaling
+    )
 
 
 def _nodes(spec: LLMDeploymentSpec, wish: Wish, nodes: list[Offer]) -> tuple[list[Offer], str]:

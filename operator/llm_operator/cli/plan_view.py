@@ -14,6 +14,7 @@ from rich.text import Text
 
 from llm_operator.cli.plan_compare import QUOTED_SPEED, Comparison
 from llm_operator.cli.plan_input import Planned
+from llm_operator.cli.plan_scaling import targets
 from llm_operator.cli.view import memory_bar, rejected_degrees
 from llm_operator.planning import summary
 from llm_operator.planning.assess import gb, requests
@@ -45,7 +46,10 @@ def as_json(planned: Planned) -> dict[str, Any]:
         return {"name": planned.question.name, **_UNKNOWN, "rejected": [], "fits": False} | {
             "message": plan
         }
-    return {"name": planned.question.name, **summary(plan)}
+    told = {"name": planned.question.name, **summary(plan)}
+    if scaled := targets(planned):
+        told["autoscaling"] = scaled.as_json()
+    return told
 
 
 def page(planned: Planned) -> RenderableType:
@@ -59,6 +63,8 @@ def page(planned: Planned) -> RenderableType:
     parts += [Text(f"way out: {way}", "yellow") for way in plan.ways_out]
     parts += [Text(f"note: {warning}", "yellow") for warning in plan.warnings]
     parts += _arithmetic(plan)
+    if scaled := targets(planned):
+        parts.append(Text(scaled.sentence()))
     if len(plan.products) > 1:
         parts.append(Text(f"the same plan holds on {', '.join(plan.products[1:])}", "dim"))
     rejected = ((one.tensor_parallel, one.reason) for one in plan.rejected)

@@ -204,7 +204,7 @@ def next_release(of: Rollout) -> int:
         spec = LLMDeploymentSpec.model_validate(of.spec)
     except ValidationError as error:
         raise CommandError(f"the spec cannot be read: {error.errors()[0]['msg']}") from None
-    steps = policy_from(spec.rollout, spec.replicas, 0).steps
+    steps = policy_from(spec.rollout, of.seen.replicas, 0).steps
     if not steps:
         raise CommandError(f"{name} has no canary: rollout.strategy is not Canary")
     if wanted is None or of.seen.ready:

@@ -37,7 +37,7 @@ def progress(of: Rollout, now: datetime) -> RenderableType:
     if message := _message(seen):
         parts.append(Padding(Text(message), (0, 2)))
     shown = [r for r in of.revisions if r.wanted or r.replicas or r.pods]
-    full = max([int(seen.spec.get("replicas", 1)), 1, *(len(r.pods) for r in shown)])
+    full = max([seen.replicas, 1, *(len(r.pods) for r in shown)])
     grid = grid_of("left", "left", "left", "left", "left")
     for revision in shown:
         style = _BAD if revision.failed is not None else _GOOD if revision.wanted else "dim"

@@ -56,6 +56,23 @@ class Seen:
         return self.status.get("plan") or {}
 
     @property
+    def scaling(self) -> Object:
+        """What status tells of the scaler; empty where there is none, or it said nothing yet."""
+        return (self.status.get("scaling") or {}) if self.autoscaled else {}
+
+    @property
+    def autoscaled(self) -> bool:
+        """Whether the spec asks for replicas that follow the load."""
+        return bool(self.spec.get("autoscaling"))
+
+    @property
+    def replicas(self) -> int:
+        """Replicas wanted: the scaler's where its word counts, else the user's."""
+        if self.scaling.get("mode") == "Auto":
+            return int(self.scaling["desiredReplicas"])
+        return int(self.spec.get("replicas", 1))
+
+    @property
     def conditions(self) -> dict[str, Object]:
         return {condition["type"]: condition for condition in self.status.get("conditions", ())}
 
@@ -117,6 +134,8 @@ def page(seen: Seen, now: datetime) -> RenderableType:
     parts: list[RenderableType] = [head, _conditions(seen, now)]
     if seen.plan:
         parts += [_heading("Plan"), _plan(seen)]
+    if seen.scaling:
+        parts += [_heading("Scaling"), _scaling(seen, now)]
     if revisions := seen.status.get("revisions"):
         parts += [_heading("Revisions"), _revisions(revisions, now)]
     parts += [_heading("Pods"), _pods(seen, now)]
@@ -216,8 +235,7 @@ def _gpus(seen: Seen) -> str:
     degree, product = seen.plan.get("tensorParallel"), seen.plan.get("gpu")
     if not degree:
         return "-"
-    replicas = seen.spec.get("replicas", 1)
-    return f"{replicas} x {degree} {short_name(product) if product else 'GPU'}"
+    return f"{seen.replicas} x {degree} {short_name(product) if product else 'GPU'}"
 
 
 def _heading(title: str) -> Text:
@@ -236,7 +254,7 @@ def _conditions(seen: Seen, now: datetime) -> RenderableType:
     grid = grid_of("left", "left", "left", "left", "right")
     for kind, condition in seen.conditions.items():
         holds = condition["status"] == "True"
-        normal = kind in ("Ready", "Available")
+        normal = kind in ("Ready", "Available", "ScalingActive")
         style = _GOOD if holds and normal else _BAD if kind == "Stalled" else _BUSY
         grid.add_row(
             Text("●" if holds else "○", style),
@@ -277,6 +295,20 @@ def _legend(plan: Object, total: int, amounts: Sequence[int]) -> Table:
         grid.add_row(Text(glyph, style), name, gb(amount), Text(note, "dim"))
     grid.add_row(Text(_FREE, "dim"), "kept free", gb(max(0, total - sum(amounts))), "")
     return grid
+
+
+def _scaling(seen: Seen, now: datetime) -> RenderableType:
+    """Whose word counts, between which bounds, and the last decision in a sentence."""
+    scaling = seen.scaling
+    mode, number = scaling["mode"], scaling["desiredReplicas"]
+    word = {"Auto": "wanted", "Advise": "advised"}.get(mode, "set by others")
+    bounds = f"{scaling['minReplicas']}..{scaling['maxReplicas']}"
+    lines = [Text(f"{mode}: {number} of {bounds} replicas {word}", "" if mode == "Auto" else _BUSY)]
+    if last := scaling.get("lastDecision"):
+        lines.append(Text(f"{age(last['time'], now)} ago, {last['reason']}: {last['message']}"))
+    way = f"llm-operator scaling {seen.name} -n {seen.namespace}"
+    lines.append(Text(f"why, with the arithmetic: {way}", "dim"))
+    return Padding(Group(*lines), (0, 2))
 
 
 def _revisions(revisions: Iterable[Object], now: datetime) -> RenderableType:
