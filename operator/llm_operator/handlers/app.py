@@ -14,8 +14,10 @@ from llm_operator.handlers import http, watch
 from llm_operator.handlers.settings import Settings
 from llm_operator.kube.client import KubeClient
 from llm_operator.kube.store import Store
+from llm_operator.observe import signals
 from llm_operator.observe.hub import HubModels
 from llm_operator.observe.models import Models
+from llm_operator.observe.prometheus import Prometheus
 from llm_operator.reconcile.loop import Loop
 from llm_operator.reconcile.reconciler import Reconciler
 from llm_operator.reconcile.wishes import Wishes
@@ -42,14 +44,22 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
     hub = None if settings.hub_offline else HubModels(os.environ.get(HUB_TOKEN))
     models = Models(hub, found=loop.queue.add)
     defaults = Defaults(repository=settings.image_repository, version=settings.engine_version)
+    prometheus = Prometheus(settings.prometheus) if settings.prometheus else None
+    source = signals.source(prometheus)
     reconciler = Reconciler(
-        client, loop.store, loop.queue, loop.waiting_for_nodes, Wishes(models, defaults)
+        client,
+        loop.store,
+        loop.queue,
+        loop.waiting_for_nodes,
+        Wishes(models, defaults),
+        prometheus=prometheus,
     )
     web = await http.serve(
         settings.http_host, settings.http_port, alive=loop.not_alive, ready=loop.not_ready
     )
     stopping = asyncio.create_task(stop.wait())
     framework: asyncio.Task[None] | None = None
+    scaling: asyncio.Task[None] | None = None
     try:
         listing = asyncio.create_task(loop.first_listing())
         await asyncio.wait({listing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -60,13 +70,19 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
             # kopf looks only once which kinds there are, hence after they could be listed.
             framework = asyncio.create_task(_watch(settings, loop, stop))
             loop.start(reconciler)
+            scaling = asyncio.create_task(
+                reconciler.scaler.run(source, settings.scaling_interval_seconds)
+            )
             await asyncio.wait({framework, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if framework is not None and framework.done():  # it never ends by itself, unless it failed
             framework.result()
     finally:
         stop.set()
+        if scaling is not None:
+            scaling.cancel()
         await loop.stop()
         await reconciler.close()
+        source.close()
         await models.close()
         await web.cleanup()
         await client.close()

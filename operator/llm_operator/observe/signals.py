@@ -64,11 +64,11 @@ class PodSource(Protocol):
         ...
 
 
-def source(config: PrometheusConfig | None) -> PodSource:
+def source(prometheus: Prometheus | None) -> PodSource:
     """Prometheus where there is one, else the pods themselves."""
-    if config is None:
+    if prometheus is None:
         return FromPods(engine(None))
-    return FromPrometheus(Prometheus(config), [engine(name).metrics for name in ENGINES])
+    return FromPrometheus(prometheus, [engine(name).metrics for name in ENGINES])
 
 
 class FromPrometheus:
@@ -199,4 +199,4 @@ def reading(
         )
     if EMPTY in values:
         return Idle(scraped + behind)
-    return Broken("its page has series, but none that tell its load")
+    return Broken("its page has series, but none that tells its load")
