@@ -10,7 +10,7 @@ import pytest
 from llm_operator.api.spec import Model as ModelSpec
 from llm_operator.api.status import Reason
 from llm_operator.kube.store import Key
-from llm_operator.observe.models import Models, NotYet, Unknown
+from llm_operator.observe.models import Models, NotYet, Unknown, floating
 from llm_operator.planning import Model
 from llm_operator.planning.catalogue import catalogued, catalogued_config
 
@@ -46,7 +46,18 @@ async def test_a_new_object_with_a_known_model_waits_for_nobody() -> None:
     facts = models.facts(KEY, ModelSpec(id=LISTED))
     assert isinstance(facts, Model)
     assert facts.commit is None
-    assert hub.asked == []
+
+
+async def test_what_was_asked_for_one_is_there_for_the_next() -> None:
+    hub, found = Hub(), list[Key]()
+    models = Models(hub, found.append)
+    for _ in range(2):
+        models.facts(KEY, ModelSpec(id=LISTED))
+    await asyncio.sleep(2)
+    facts = models.facts(Key("ns", "another"), ModelSpec(id=LISTED))
+    assert isinstance(facts, Model)
+    assert facts.commit == SHA
+    assert (hub.asked, found) == ([(LISTED, None)], []), "asked once, and nobody is woken"
 
 
 async def test_where_something_serves_the_commit_is_looked_up_once() -> None:
@@ -95,6 +106,22 @@ async def test_what_cannot_float_is_not_looked_up(spec: ModelSpec) -> None:
     models.facts(KEY, spec, can_wait=True)
     await asyncio.sleep(2)
     assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("model", "commit", "floats"),
+    [
+        ({"id": LISTED}, None, "main"),
+        ({"id": LISTED, "revision": "v2"}, None, "v2"),
+        ({"id": LISTED, "revision": SHA}, None, None),
+        ({"id": LISTED, "revision": "v2"}, SHA, None),
+        ({"id": LISTED, "path": "mine"}, None, None),
+    ],
+)
+def test_what_pods_resolve_for_themselves(
+    model: dict[str, str], commit: str | None, floats: str | None
+) -> None:
+    assert floating(model, commit) == floats
 
 
 async def test_an_unknown_model_is_asked_for_in_any_case() -> None:

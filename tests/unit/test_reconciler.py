@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.kstatus import kstatus, kubectl_wait
 from tests.unit.desired_inputs import plan
-from tests.unit.world import RESYNC, World
+from tests.unit.world import MODEL, RESYNC, World
 
 from llm_operator.api import names
 from llm_operator.api.status import Reason
@@ -127,6 +127,17 @@ async def test_a_changed_wish_is_a_new_revision_and_the_old_one_serves_until_it_
         assert old not in replica_sets(world)
         assert len(replica_sets(world)) == 1
         assert world.condition() == ("True", "Ready")
+
+
+async def test_a_model_whose_commit_floats_is_warned_of_until_it_is_pinned(world: World) -> None:
+    async with world.operator():
+        world.want(model={**MODEL, "revision": "v2"})
+        await world.serve()
+        (warning,) = world.status()["plan"]["warnings"]
+        assert "each pod loads what 'v2' of the model is when it starts" in warning
+        world.want(model={**MODEL, "revision": "0" * 40})
+        await world.serve()
+        assert world.status()["plan"]["warnings"] == []
 
 
 async def test_going_back_takes_the_revision_that_is_still_there(world: World) -> None:

@@ -115,6 +115,16 @@ def test_the_plan_is_shown_with_its_arithmetic() -> None:
     assert shown["weightBytes"] == 16 << 30
 
 
+def test_a_commit_that_is_not_pinned_is_warned_of_beside_the_plan() -> None:
+    plan = replace(PLAN, warnings=("slow on this card",))
+    shown = status(situation(revision(ready(), floats="v2"), plan=plan))
+    told, *others = shown["plan"]["warnings"]
+    assert told.startswith("no commit is pinned: each pod loads what 'v2' of the model is when")
+    assert others == ["slow on this card"]
+    pinned = status(situation(revision(ready(), commit="0123"), plan=plan))
+    assert pinned["plan"]["warnings"] == ["slow on this card"]
+
+
 def test_bits_may_be_a_fraction() -> None:
     plan = replace(PLAN, quantization=Quantization("exl2", 4.25))
     shown = status(situation(revision(ready()), plan=plan))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from llm_operator.api.spec import Model as ModelSpec
 from llm_operator.api.status import Reason
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A revision that is a commit already stands for itself."""
+
+DEFAULT_BRANCH = "main"
+"""What the Hub gives where no revision is named."""
 
 FRESH_SECONDS = 3600.0
 """How long an answer of the Hub is good for new revisions."""
@@ -78,8 +81,9 @@ class Models:
     def facts(self, key: Key, spec: ModelSpec, *, can_wait: bool = False) -> Facts:
         """What is known now; if it is NotYet, `found(key)` is called when there is more.
 
-        `can_wait`: something serves already, so a model of known shape is looked up as well, for
-        the commit that its branch or tag stands for. If there is no answer, it goes without.
+        A model of known shape is looked up as well, for the commit that its branch or tag stands
+        for. Only where something serves already (`can_wait`) the answer is waited for; without one
+        it goes without, and the answer is there for whoever comes next.
         """
         known, asked = _without_hub(spec), self._cached(spec)
         if isinstance(known, Unknown):
@@ -87,7 +91,12 @@ class Models:
         if known is not None and isinstance(asked, Model):
             return replace(known, commit=asked.commit) if spec.config is not None else asked
         floats = spec.path is None and not COMMIT.fullmatch(spec.revision or "")
-        if known is not None and not (floats and can_wait and asked is None and self._hub):
+        if known is not None:
+            if not (floats and asked is None and self._hub):
+                return known
+            if can_wait:
+                return self._ask(key, spec, self._hub)
+            self._start(spec, self._hub)
             return known
         if asked is not None:
             return asked
@@ -115,11 +124,15 @@ class Models:
         return answer if age < limit else None
 
     def _ask(self, key: Key, spec: ModelSpec, hub: Hub) -> NotYet:
+        self._askers.setdefault(self._start(spec, hub), set()).add(key)
+        return NotYet(f"asking the Hub for {spec.id}")
+
+    def _start(self, spec: ModelSpec, hub: Hub) -> tuple[str, str | None]:
+        """Have the Hub asked, unless it is being asked already; the question."""
         question = (spec.id, spec.revision)
-        self._askers.setdefault(question, set()).add(key)
         if question not in self._asking:
             self._asking[question] = asyncio.create_task(self._look_up(question, hub))
-        return NotYet(f"asking the Hub for {spec.id}")
+        return question
 
     async def _look_up(self, question: tuple[str, str | None], hub: Hub) -> None:
         model_id, revision = question
@@ -134,6 +147,17 @@ class Models:
         del self._asking[question]
         for key in self._askers.pop(question, ()):
             self._found(key)
+
+
+def floating(model: Mapping[str, Any], commit: str | None) -> str | None:
+    """The branch or tag that each pod resolves for itself; None if all load the same files.
+
+    `model` is `spec.model` as its user set it, `commit` what was resolved for it.
+    """
+    named = str(model.get("revision") or "")
+    if commit or model.get("path") or COMMIT.fullmatch(named):
+        return None
+    return named or DEFAULT_BRANCH
 
 
 def _without_hub(spec: ModelSpec) -> Model | Unknown | None:

@@ -17,6 +17,7 @@ from llm_operator.kube import events
 from llm_operator.kube.client import KubeClient
 from llm_operator.kube.store import Key, Store
 from llm_operator.observe.gather import Observed, gather
+from llm_operator.observe.models import floating
 from llm_operator.reconcile.loop import Result
 from llm_operator.reconcile.revisions import Existing, existing_of, refusal, timestamp
 from llm_operator.reconcile.writer import Writer
@@ -164,6 +165,8 @@ def _revision(one: Existing, observed: Observed, wanted: bool, retry: str | None
     """A mark of failure counts only as long as the user has not asked to try again."""
     resolved = one.record.resolved if one.record else None
     mark, accepted = one.marks.failed, one.marks.accepted
+    model = one.record.user["model"] if one.record else {}
+    commit = resolved.commit if resolved else None
     return RevisionSeen(
         name=one.name,
         wanted=wanted,
@@ -173,8 +176,9 @@ def _revision(one: Existing, observed: Observed, wanted: bool, retry: str | None
         pods=tuple(_pods(observed, one.name)),
         refused=refusal(one.replica_set),
         created=one.created,
-        model=one.record.user["model"].get("id") if one.record else None,
-        commit=resolved.commit if resolved else None,
+        model=model.get("id"),
+        commit=commit,
+        floats=floating(model, commit) if resolved else None,
         failed=(mark.reason, mark.message) if mark and mark.retry == retry else None,
         answers=accepted.results if accepted else (),
     )

@@ -39,6 +39,7 @@ class RevisionSeen:
     """One revision with its pods. `refused` is the API server's word on why it has too few.
 
     `failed` is the reason and message with which it was given up, `answers` how it was accepted.
+    `floats`: the branch or tag of the model that each of its pods resolves for itself.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RevisionSeen:
     created: str = ""
     model: str | None = None
     commit: str | None = None
+    floats: str | None = None
     failed: tuple[str, str] | None = None
     answers: tuple[Result, ...] = ()
 

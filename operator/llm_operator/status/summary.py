@@ -26,6 +26,8 @@ from llm_operator.status.situation import RevisionSeen, Situation
 MAX_FAILURES = 8
 """More would only repeat the same cause; the count is in the message."""
 
+MAX_WARNINGS = 8
+
 MAX_REVISIONS = 16
 """More can only be pods that still drain after a burst of edits; they come last."""
 
@@ -57,7 +59,7 @@ def summarise(situation: Situation, previous: Mapping[str, Any], now: str) -> di
         current_revision=wanted.name if wanted else None,
         image=wanted.image if wanted else None,
         endpoint=situation.endpoint,
-        plan=plan_status(situation.plan) if situation.plan else None,
+        plan=plan_status(situation.plan, _floats(wanted)) if situation.plan else None,
         scaling=situation.scaling.shown if situation.scaling else None,
         revisions=[revision_status(r) for r in situation.revisions[:MAX_REVISIONS]],
         failures=[
@@ -105,8 +107,19 @@ def revision_status(seen: RevisionSeen) -> RevisionStatus:
     )
 
 
-def plan_status(plan: Plan) -> PlanStatus:
-    """The plan as status shows it."""
+def _floats(wanted: RevisionSeen | None) -> tuple[str, ...]:
+    """A warning where pods of one revision may come to serve different weights."""
+    if wanted is None or wanted.floats is None:
+        return ()
+    return (
+        f"no commit is pinned: each pod loads what {wanted.floats!r} of the model is when it"
+        " starts. Set model.revision to a commit; a later revision is pinned by itself if the Hub"
+        " answers",
+    )
+
+
+def plan_status(plan: Plan, warnings: Sequence[str] = ()) -> PlanStatus:
+    """The plan as status shows it, with more to be warned of."""
     return PlanStatus(
         fits=plan.fits,
         message=plan.message,
@@ -137,7 +150,7 @@ def plan_status(plan: Plan) -> PlanStatus:
         max_concurrent_requests=plan.max_concurrent_requests,
         max_concurrent_sequences=plan.max_concurrent_sequences,
         ways_out=list(plan.ways_out),
-        warnings=list(plan.warnings),
+        warnings=[*warnings, *plan.warnings][:MAX_WARNINGS],
     )
 
 
