@@ -35,10 +35,6 @@ SELDOM_ASKED: set[Grant] = {
     ("llm-operator.dev", "llmdeployments/finalizers", "update"),
     # Where the name of a new revision is taken, or a restarted watch does not show it yet.
     ("apps", "replicasets", "get"),
-    # Which pod goes first, where several serve and one must go.
-    ("", "pods", "patch"),
-    # The readiness gate of a revision that has acceptance.
-    ("", "pods/status", "patch"),
 }
 
 
@@ -253,10 +249,14 @@ def test_its_rights_are_what_the_operator_uses(cluster: LocalCluster, namespace:
             kubectl("label", f"{kind}/model", "app.kubernetes.io/name=x", "--overwrite")
             path = r"--output=jsonpath={.metadata.labels.app\.kubernetes\.io/name}"
             until(lambda k=kind, p=path: kubectl("get", f"{k}/model", p) == RELEASE)  # type: ignore[misc]
-        limits, rollout = {"maxConcurrentRequests": 4}, {"history": 0}
-        change = {"spec": {"replicas": 1, "limits": limits, "rollout": rollout}}
-        kubectl("patch", "llmd/model", "--type=merge", f"--patch={json.dumps(change)}")
+        until(lambda: condition("model", "Ready") == "True")
+        kubectl("scale", "llmd/model", "--replicas=1")  # the idle pod goes first
         until(lambda: observed("model", 3) and condition("model", "Ready") == "True")
+        prompts = {"prompts": [{"prompt": "What is deep learning?", "maxTokens": 8}]}
+        rollout = {"history": 0, "acceptance": prompts}
+        change = {"spec": {"limits": {"maxConcurrentRequests": 4}, "rollout": rollout}}
+        kubectl("patch", "llmd/model", "--type=merge", f"--patch={json.dumps(change)}")
+        until(lambda: observed("model", 4) and condition("model", "Ready") == "True")
         until(lambda: len(children("replicaset")) == 1 and not children("poddisruptionbudget"))
         kubectl("delete", "llmd/model")
         until(lambda: not children("replicaset") and not children("service"))
