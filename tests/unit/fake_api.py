@@ -260,12 +260,13 @@ def _apply(held: Held, body: Object) -> None:
 
 
 def _check_declared(body: Object, undeclared: list[str]) -> None:
-    """As server-side apply does: no object without a schema for all of it, and a 500 says so."""
+    """As server-side apply does: without a schema for all of it nothing is written, and a 500
+    names one of the fields.
+    """
     found = [name for name in undeclared if _has(body["status"], name.split("."))]
-    errors = [f".status.{name}: field not declared in schema" for name in found]
-    if errors:
-        listed = errors[0] if len(errors) == 1 else "errors:\n  " + "\n  ".join(errors)
-        raise ApiError(500, "", f"failed to create typed patch object (ns/name; kind): {listed}")
+    if found:
+        error = f".status.{found[0]}: field not declared in schema"
+        raise ApiError(500, "", f"failed to create typed patch object (ns/name; kind): {error}")
 
 
 def _has(node: Any, path: list[str]) -> bool:

@@ -39,7 +39,7 @@ async def test_status_is_written_without_what_the_crd_lacks(
         (False, True)
     ] * 2
     (told,) = [record.message for record in caplog.records]
-    assert "does not know plan.warnings, revisions.draining of the status" in told
+    assert "it lacks plan.warnings, revisions.draining of the status" in told
     assert "crds/llmdeployments.yaml" in told
 
 
@@ -62,7 +62,8 @@ async def test_now_and_then_it_is_tried_whole_and_a_renewed_crd_gets_all(
         await world.serve()
         world.writes()
         await world.settle(3 * TRY_AGAIN_SECONDS)
-        assert 0 < len(world.writes()) <= 3 * 2 * 3, "some tries and no storm"
+        tries = 2 * (1 + len(world.api.undeclared))  # by two workers at once
+        assert 0 < len(world.writes()) <= 3 * tries, "no storm"
         world.api.undeclared.clear()
         await world.settle(3 * TRY_AGAIN_SECONDS)
         for number in range(10):

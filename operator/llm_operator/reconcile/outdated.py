@@ -36,23 +36,30 @@ class Outdated:
         self._learnt_at = 0.0
 
     def learn(self, error: ApiError) -> bool:
-        """True if the refusal names fields that were not known to be missing."""
+        """True if the refusal names fields that were not known to be missing.
+
+        It names one of each object, so several refusals in a row are to be expected.
+        """
         found = frozenset(undeclared(error.message))
         if not found - self._missing:
             return False
         self._missing |= found
         self._learnt_at = self._clock()
-        if not self._missing <= self._told:
-            self._told |= self._missing
-            log.warning(
-                "the installed CRD %s.%s is older than this operator: it does not know %s of the"
-                " status, which is left out. Apply crds/%s.yaml of this release, or the output of"
-                " `llm-operator crd`",
-                *(names.PLURAL, names.GROUP),
-                ", ".join(sorted(".".join(path) for path in self._missing)),
-                names.PLURAL,
-            )
         return True
+
+    def tell(self) -> None:
+        """Log what is missing, once."""
+        if self._missing <= self._told:
+            return
+        self._told |= self._missing
+        log.warning(
+            "the installed CRD %s.%s is older than this operator: it lacks %s of the status,"
+            " which is left out. Apply crds/%s.yaml of this release, or the output of"
+            " `llm-operator crd`",
+            *(names.PLURAL, names.GROUP),
+            ", ".join(sorted(".".join(path) for path in self._missing)),
+            names.PLURAL,
+        )
 
     def fitting(self, status: Object) -> Object:
         """The status without the fields that are missing; the same object if none is."""

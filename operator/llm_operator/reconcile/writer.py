@@ -157,7 +157,9 @@ class Writer:
                 self._store.remove(names.KIND, key.namespace, key.name, uid)
                 return False
             if self._outdated.learn(error):
-                return await self.status(key, uid, self.fitting(status))
+                written = await self.status(key, uid, self.fitting(status))
+                self._outdated.tell()
+                return written
             raise
         API_WRITES.labels(names.KIND, "status").inc()
         self._store.put(entry(answer))
