@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -65,10 +66,10 @@ class ScriptedApi:
         self._connections: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[ScriptedApi]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+    async def running(self, tls: SSLContext | None = None) -> AsyncIterator[ScriptedApi]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=tls)
         host, port = server.sockets[0].getsockname()
-        self.url = f"http://{host}:{port}"
+        self.url = f"http{'s' if tls else ''}://{host}:{port}"
         try:
             yield self
         finally:
