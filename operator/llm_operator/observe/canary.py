@@ -180,7 +180,8 @@ def _pages(
             labels.get("__name__", ""),
             next((labels[kind] for kind in ("le", *causes) if kind in labels), ""),
         )
-        page[series] = max(page.get(series, 0.0), sample.value)
+        known = page.get(series)
+        page[series] = sample.value if known is None else max(known, sample.value)
     return dict(pages)
 
 
