@@ -23,11 +23,14 @@ from llm_operator.cluster.local import LocalCluster
 
 ROOT = Path(__file__).parents[1]
 _GPUS_PER_NODE = 8
+LARGE = ("scale", "scaling")
+"""Parts that make many objects, each on a cluster of its own."""
+_SCRAPE_S = 15.0
 
 
 def run(
     parts: Annotated[list[str] | None, typer.Argument(help=f"Some of: {' '.join(PARTS)}.")] = None,
-    many: Annotated[int, typer.Option(help="Objects of the part `scale`.", min=1)] = 1000,
+    many: Annotated[int, typer.Option(help=f"Objects of {' and '.join(LARGE)}.", min=1)] = 1000,
     out: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
 ) -> None:
     """Measure the numbers that the operator promises, on this machine."""
@@ -42,8 +45,9 @@ def run(
     local.get_programs(to)
     figures: list[report.Figure] = []
     complete = True
-    small, large = [p for p in wanted if p != "scale"], [p for p in wanted if p == "scale"]
-    for group, pods in ((small, 2), (large, many)):
+    large = [[part] for part in LARGE if part in wanted]
+    small = [part for part in wanted if part not in LARGE]
+    for group, pods in ((small, 2), *((part, many) for part in large)):
         if group:
             measured, well = _measure(group, pods, to)
             figures, complete = figures + measured, complete and well
@@ -71,12 +75,18 @@ def _measure(parts: list[str], pods: int, to: Console) -> tuple[list[report.Figu
         try:
             local.install_crd(cluster)
             installed, program = install.install(cluster, install.CHART)
+            prometheus = ""
+            if "scaling" in parts:
+                with step("starting Prometheus", to) as tell:
+                    prometheus = cluster.start_prometheus(scrape_seconds=_SCRAPE_S, progress=tell)
+                program = (*program, f"--prometheus-url={prometheus}")
             asked = {
                 "state_dir": str(state_dir),
                 "program": program,
                 "user": installed.user,
                 "many": pods,
                 "parts": parts,
+                "prometheus": prometheus,
             }
             argv = [sys.executable, "-m", "benchmarks.inside", json.dumps(asked)]
             with cluster.run_inside(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

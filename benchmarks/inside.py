@@ -21,7 +21,12 @@ from llm_operator.cluster.local import LocalCluster
 
 
 async def measure(
-    state_dir: Path, program: list[str], user: str, many: int, parts: list[str]
+    state_dir: Path,
+    program: list[str],
+    user: str,
+    many: int,
+    parts: list[str],
+    prometheus: str,
 ) -> None:
     """Run these parts, one after another, with one operator."""
     cluster = LocalCluster.connect(state_dir.name, state_dir=state_dir)
@@ -30,7 +35,7 @@ async def measure(
         operator.start()
         try:
             await operator.ready(http)
-            bench = Bench(api, http, operator, cluster.audit_log, user, many, _tell)
+            bench = Bench(api, http, operator, cluster.audit_log, user, many, _tell, prometheus)
             for part in parts:
                 async for figure in PARTS[part](bench):
                     print(json.dumps(asdict(figure)), flush=True)
@@ -45,7 +50,7 @@ def _tell(word: str) -> None:
 def main() -> None:
     asked = json.loads(sys.argv[1])
     state_dir = Path(asked["state_dir"])
-    asyncio.run(measure(state_dir, asked["program"], asked["user"], asked["many"], asked["parts"]))
+    asyncio.run(measure(**{**asked, "state_dir": state_dir}))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ def llm_deployment(name: str, number: int, replicas: int) -> dict[str, Any]:
     }
 
 
+def autoscaled(name: str, number: int, replicas: int) -> dict[str, Any]:
+    """The same, and its replicas follow the load, from so many on."""
+    body = llm_deployment(name, number, replicas)
+    body["spec"]["autoscaling"] = {"minReplicas": replicas, "maxReplicas": 4}
+    return body
+
+
 def deployment(name: str, number: int, replicas: int) -> dict[str, Any]:
     """Kubernetes' own: the plainest pod that the simulated nodes run."""
     labels = {**_PLAIN, "number": str(number)}

@@ -13,7 +13,7 @@ import aiohttp
 
 from benchmarks import objects
 from benchmarks.api import Api, Object, watching
-from benchmarks.process import Operator
+from benchmarks.process import Operator, summed
 from benchmarks.report import Figure, percentile
 from llm_operator.cluster.audit import AuditLog, Event
 
@@ -24,12 +24,14 @@ _REST_S = 30.0
 _SETTLE_S = 5.0
 _QUIET_S = 3.0
 _BETWEEN_S = 0.05
+_TICKS_S = 90.0
+_KNOWN = r'llm_operator_scaling_deployments\{metrics="Complete"\}'
 
 
 @dataclass(frozen=True)
 class Bench:
     """What a part works with. `user` is the operator's, as the audit log has it; `many` is how
-    many objects the part `scale` makes."""
+    many objects the parts `scale` and `scaling` make. `prometheus` is its URL, or ""."""
 
     api: Api
     http: aiohttp.ClientSession
@@ -38,6 +40,7 @@ class Bench:
     user: str
     many: int
     tell: Callable[[str], None]
+    prometheus: str = ""
 
     def writes(self, mark: int) -> list[Event]:
         """What the operator has asked for since."""
@@ -63,6 +66,7 @@ class Kind:
 
 OURS = Kind("LLMDeployment", objects.LLM, objects.llm_deployment)
 PLAIN = Kind("Deployment", objects.DEPLOYMENTS, objects.deployment)
+AUTOSCALED = Kind("autoscaled LLMDeployment", objects.LLM, objects.autoscaled)
 
 
 async def latency(bench: Bench) -> AsyncIterator[Figure]:
@@ -148,11 +152,40 @@ async def scale(bench: Bench) -> AsyncIterator[Figure]:
         yield found
 
 
+async def scaling(bench: Bench) -> AsyncIterator[Figure]:
+    """Many autoscaled, with a pod and a steady load of none each, and a Prometheus: what it costs
+    to decide again and again. Promised for a thousand."""
+
+    def figure(what: str, value: float, unit: str, target: float | None = None) -> Figure:
+        return Figure("scaling", what, value, unit, target)
+
+    await _at_once(bench, AUTOSCALED)
+    bench.tell("waiting until the load of all is known")
+    await bench.operator.until_series(bench.http, _KNOWN, bench.many)
+    mark = await bench.quiet()
+    bench.tell(f"{_TICKS_S:.0f} s of decisions")
+    cpu, before = bench.operator.cpu_seconds(), await _ticks(bench)
+    await asyncio.sleep(_TICKS_S)
+    used = (bench.operator.cpu_seconds() - cpu) / _TICKS_S
+    count, seconds, queries = (
+        now - then for now, then in zip(await _ticks(bench), before, strict=True)
+    )
+    many = f"{bench.many} autoscaled"
+    yield figure(f"{many}: one tick, queries included", seconds / count, "s", 1)
+    yield figure(f"{many}: queries of a tick", queries / count, "queries")
+    yield figure(f"{many}: CPU", 100 * used, "% of a core")
+    yield figure(f"{many}: writes in {count:.0f} ticks", len(bench.writes(mark)), "writes", 0)
+    resident = bench.operator.resident_bytes() / 1e6
+    yield figure(f"{many}: memory", resident, "MB", 220)
+    await _remove_all(bench, AUTOSCALED)
+
+
 PARTS: Mapping[str, Callable[[Bench], AsyncIterator[Figure]]] = {
     "latency": latency,
     "burst": burst,
     "writes": writes,
     "scale": scale,
+    "scaling": scaling,
 }
 
 
@@ -170,8 +203,8 @@ def is_reported(found: Object) -> bool:
 async def _at_once(bench: Bench, kind: Kind) -> dict[str, float]:
     """Seconds from the first create until all are so far."""
     bench.tell(f"{bench.many} {kind.title}s at once, with a pod each")
-    done = is_ready if kind is OURS else _is_available
-    services = bench.many if kind is OURS else 0
+    done = _is_available if kind is PLAIN else is_ready
+    services = 0 if kind is PLAIN else bench.many
     async with (
         watching(bench.api, objects.REPLICA_SETS) as replica_sets,
         watching(bench.api, objects.SERVICES) as others,
@@ -220,6 +253,19 @@ async def _restarted(bench: Bench) -> AsyncIterator[Figure]:
     await asyncio.sleep(_SETTLE_S)
     yield Figure("scale", "writes after a restart", len(bench.writes(mark)), "writes", 0)
     yield _memory(bench, "after a restart")
+
+
+async def _ticks(bench: Bench) -> tuple[float, float, float]:
+    """Ticks so far, the seconds that they took, and queries that Prometheus has answered."""
+    tick = "llm_operator_scaling_tick_seconds"
+    async with bench.http.get(f"{bench.prometheus}/metrics") as response:
+        page = await response.text()
+    asked = r'prometheus_http_requests_total\{[^}]*handler="/api/v1/query"[^}]*\}'
+    return (
+        await bench.operator.series(bench.http, f"{tick}_count"),
+        await bench.operator.series(bench.http, f"{tick}_sum"),
+        summed(page, asked),
+    )
 
 
 async def _create(bench: Bench, kind: Kind, name: str, count: int, replicas: int) -> None:

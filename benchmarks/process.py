@@ -46,6 +46,19 @@ class Operator:
         """Wait until it has looked so often at objects; the moment at which."""
         return await self._until(http, "/metrics", lambda text: _passes(text) >= count, timeout)
 
+    async def series(self, http: aiohttp.ClientSession, name: str) -> float:
+        """The sum of one of its own series over all labels; 0 where it is not there yet."""
+        async with http.get(f"{_URL}/metrics") as response:
+            return summed(await response.text(), name)
+
+    async def until_series(
+        self, http: aiohttp.ClientSession, name: str, value: float, timeout: float = 300
+    ) -> float:
+        """Wait until one of its own series has come so far; the moment at which."""
+        return await self._until(
+            http, "/metrics", lambda page: summed(page, name) >= value, timeout
+        )
+
     def resident_bytes(self) -> int:
         """Memory that it holds now."""
         return self._memory("VmRSS")
@@ -86,6 +99,12 @@ class Operator:
                     if self._process is not None and self._process.poll() is not None:
                         raise RuntimeError(f"the operator ended: see {self._log}") from None
                 await asyncio.sleep(_POLL_S)
+
+
+def summed(page: str, name: str) -> float:
+    """The sum of a series over all labels, from a page of metrics."""
+    found = re.finditer(rf"^{name}(?:\{{.*\}})? (\S+)", page, re.MULTILINE)
+    return sum(float(value[1]) for value in found)
 
 
 def _passes(metrics: str) -> float:

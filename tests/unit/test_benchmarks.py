@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.objects import prefix
+from benchmarks.process import summed
 from benchmarks.report import Figure, percentile, write
 
 
@@ -40,3 +41,11 @@ def test_figures_are_kept_with_their_machine(tmp_path: Path) -> None:
     assert kept["machine"] == {"cores": 2}
     assert kept["figures"][0]["value"] == 12.5
     assert kept["figures"][0]["met"] is True
+
+
+def test_a_series_is_summed_over_its_labels() -> None:
+    page = 'a_total{x="1"} 2.0\na_total{x="2"} 3\nb_total{y="a_total"} 9\na_total_more 7\nc 4.5\n'
+    assert summed(page, "a_total") == 5
+    assert summed(page, r'a_total\{x="2"\}') == 3
+    assert summed(page, "c") == 4.5
+    assert summed(page, "d") == 0

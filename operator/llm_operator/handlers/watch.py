@@ -56,6 +56,8 @@ def settings(resources: tuple[Resource, ...] = WATCHED) -> kopf.OperatorSettings
     configured.watching.client_timeout = 310
     configured.watching.chunk_size = 100
     configured.queueing.exit_timeout = 1
+    # Its task for an object holds the whole body as long as it waits for another event.
+    configured.queueing.idle_timeout = 0.1
     for resource in resources:
         if resource.label_selector:
             group, _, version = resource.api_version.rpartition("/")

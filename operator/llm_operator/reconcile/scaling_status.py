@@ -62,10 +62,14 @@ class Told:
 
     def take(self, decision: Decision) -> bool:
         """Take note of a decision; True if status is to tell it."""
-        kind = _kind(decision.state.value, decision.why.value)
-        last = self.last
-        if last is not None and decision.replicas == last.replicas:
-            if kind == _kind(last.metrics, last.reason) or decision.why is Why.WARMING_UP:
+        kind, last = _kind(decision.state.value, decision.why.value), self.last
+        if last is None and decision.replicas == decision.previous:
+            can_wait = decision.state is not State.COMPLETE  # nobody has read its pods so far
+        else:
+            can_wait = last is not None and decision.replicas == last.replicas
+        if can_wait:
+            known = last and _kind(last.metrics, last.reason)
+            if kind == known or decision.why is Why.WARMING_UP:
                 self._pending = None
                 return False
             if self._pending != kind:
