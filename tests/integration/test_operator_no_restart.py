@@ -1,5 +1,7 @@
 """Nothing but the user's own change restarts a model: no write at all, as the audit log sees it.
 
+Nor does an operator stumble over a CRD that is older than itself.
+
 On a cluster of its own, since the CRD and the nodes change under it.
 """
 
@@ -16,18 +18,23 @@ import yaml
 from tests.cluster_fixture import CRDS, install_crds
 from tests.operator_kit import Room, room, until
 
+from llm_operator.api.names import KIND
 from llm_operator.cluster.local import LocalCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 NAMES = ("one", "two", "held")
 RESYNC = "--resync-seconds=1"
+LATER_FIELDS = ("serving", "draining", "acceptance", "state")
 
 
-@pytest.fixture
-def cluster_of_its_own(tmp_path: Path) -> Iterator[LocalCluster]:
+@pytest.fixture(scope="module")
+def cluster_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     cluster = LocalCluster.start(
-        "own", state_dir=tmp_path / "own", die_with=os.getpid(), nodes="t4=1x1"
+        "own",
+        state_dir=tmp_path_factory.mktemp("own") / "own",
+        die_with=os.getpid(),
+        nodes="t4=1x1",
     )
     try:
         install_crds(cluster)
@@ -71,6 +78,17 @@ def evolved_crd() -> str:
     spec["properties"]["speculativeFuture"] = {"type": "string", "default": "on"}
     assert spec["properties"]["replicas"]["default"] == 1
     spec["properties"]["replicas"]["default"] = 2
+    return str(yaml.safe_dump(crd))
+
+
+def older_crd() -> str:
+    """The CRD of an earlier release, in whose status some fields were not there yet."""
+    (file,) = CRDS.glob("*.yaml")
+    crd = yaml.safe_load(file.read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    for name in LATER_FIELDS:
+        del schema["properties"]["revisions"]["items"]["properties"][name]
+    del schema["properties"]["endpoint"]
     return str(yaml.safe_dump(crd))
 
 
@@ -131,3 +149,45 @@ def test_nothing_but_the_users_own_change_restarts_a_model(
         (container,) = replica_set["spec"]["template"]["spec"]["containers"]
         assert container["image"] == "registry.example/text-generation-inference:3.3.5"
         assert snapshot(scene)["pods of two"] == before["pods of two"]
+
+
+def keeps_endpoints(scene: Room, name: str) -> bool:
+    """Whether the API server takes this field of the status; what it does not know it drops."""
+    body = {"status": {"endpoint": "http://asked"}}
+    answer = scene.patch(KIND, name, body, sub="/status?dryRun=All")
+    return bool(answer["status"].get("endpoint") == "http://asked")
+
+
+def test_an_operator_newer_than_the_crd_works_on(
+    cluster_of_its_own: LocalCluster, tmp_path: Path
+) -> None:
+    cluster = cluster_of_its_own
+
+    def apply(crd: str) -> None:
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=crd)
+
+    with room(cluster, tmp_path / "operator.log", RESYNC) as scene:
+        scene.want("model")
+        scene.until_ready("model")
+        apply(older_crd())
+        until(lambda: "endpoint" not in scene.status("model"))
+        mark = cluster.audit_log.mark()
+        scene.change("model", limits={"maxConcurrentRequests": 7})
+        scene.until_ready("model")
+        scene.change("model", replicas=0)
+        scene.until_reason("model", "ScaledToZero")
+        for one in scene.status("model")["revisions"]:
+            assert not one.keys() & set(LATER_FIELDS)
+        refused = [e for e in cluster.audit_log.writes(mark) if e.code == 500]
+        assert 1 <= len(refused) <= 1 + len(LATER_FIELDS), "once for each field"
+        assert scene.operator.log.read_text().count("is older than this operator") == 1
+        mark = cluster.audit_log.mark()
+        looked_at(scene, 1)
+        assert scene.writes(mark) == []
+
+        apply(CRDS.joinpath("llmdeployments.yaml").read_text())
+        until(lambda: keeps_endpoints(scene, "model"))
+        scene.operator.stop()
+        scene.operator.start(RESYNC)
+        until(lambda: "endpoint" in scene.status("model"))
+        assert scene.is_ready("model")
