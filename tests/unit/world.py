@@ -23,6 +23,7 @@ from llm_operator.facts.acceptance import Proof, Result
 from llm_operator.facts.cluster import NodeFact, PodFact
 from llm_operator.facts.signals import Fresh, Load, Reading, Signals
 from llm_operator.kube.store import Key, Store
+from llm_operator.observe.canary import Queries
 from llm_operator.reconcile.loop import Loop
 from llm_operator.reconcile.reconciler import Reconciler
 from llm_operator.reconcile.revisions import timestamp
@@ -83,6 +84,7 @@ class World:
         self.answers = Proof((Result(8, 0.5),), 1)
         self.answer_seconds = 1.0
         self.asked: list[str] = []
+        self.prometheus: Queries | None = None
         self.demand: dict[str, int] = {}
         self.slots = 16
         self.unread: dict[str, Reading] = {}
@@ -147,6 +149,7 @@ class World:
             self.wishes,  # type: ignore[arg-type]
             in_hand=self.in_hand,
             examine=self.examine,
+            prometheus=self.prometheus,
             clock=self.now,
         )
         self.loop = loop
