@@ -24,15 +24,15 @@ IDLE: Final = Load(0.0, 0.0)
 class Seen:
     """The load at one look, in requests over all replicas whose load is known.
 
-    `refused`: those that would run, too, had the engine not sent them away. `loads`: of serving
-    replicas, where known. `coming`: replicas asked for that do not serve. `queue_seconds`: 95th
-    percentile of the wait, of the average request; None if none has waited.
+    `unrefused`: how many would run had the engine sent none away, 0 if it has not. `loads`: of
+    serving replicas, where known. `coming`: replicas asked for that do not serve.
+    `queue_seconds`: 95th percentile of the wait, of the average request; None if none has waited.
     """
 
     state: State
     running: float
     queued: float
-    refused: float
+    unrefused: float
     loads: tuple[Load, ...]
     serving: int
     coming: int
@@ -40,11 +40,11 @@ class Seen:
 
     @property
     def demand(self) -> float:
-        """Requests in hand, or as many as would be if none were refused.
+        """Requests in hand, or as many as would run if none were refused, whichever is more.
 
-        Those that wait and those that were refused are the same want, seen twice.
+        Never both: those that wait and those that are refused are the same want, seen twice.
         """
-        return self.running + max(self.queued, self.refused)
+        return max(self.running + self.queued, self.unrefused)
 
     @property
     def known(self) -> bool:
@@ -52,21 +52,23 @@ class Seen:
         return bool(self.loads)
 
 
-def seen(look: Look) -> Seen:
-    """The load, over the replicas that serve.
+def seen(look: Look, ran: float) -> Seen:
+    """The load, over the replicas that serve. `ran`: the fewest that ran within the last minute.
 
-    A replica whose load is unknown adds nothing: that is right for going up, and whoever wants to
-    go down has to ask `state`.
+    Refusals are counted over that minute, so it is what ran then that they are held against:
+    replicas that came since are not asked for again. A replica whose load is unknown adds nothing:
+    that is right for going up, and whoever wants to go down has to ask `state`.
     """
     serving = [replica for replica in look.replicas if replica.serving]
     readings = (_load(look.signals.of(replica.name)) for replica in serving)
     loads = tuple(load for load in readings if load is not None)
     running = math.fsum(load.running for load in loads)
+    share = _refused_share(loads)
     return Seen(
         state=_state(bool(look.signals.outage), len(serving), len(loads)),
         running=running,
         queued=math.fsum(load.queued for load in loads),
-        refused=running * _refused_share(loads),
+        unrefused=min(running, ran) * (1 + share) if share else 0.0,
         loads=() if look.signals.outage else loads,
         serving=len(serving),
         coming=max(len(look.replicas) - len(serving), look.current - len(serving), 0),

@@ -39,12 +39,12 @@ def _ground(scene: Scene, why: Why) -> str:
     load = f"{number(seen.running + seen.queued)} requests in hand ({number(seen.queued)} wait)"
     if seen.state is State.PARTIAL:
         load += f" in {len(seen.loads)} of {plural(seen.serving, 'replica')}"
-    if seen.refused > seen.queued:
-        load += f", {number(seen.refused)} more refused"
+    if seen.demand > seen.running + seen.queued:
+        load += f", {number(seen.demand)} if none were refused"
     if scene.need.expected >= 0.5:
         load += f", {number(scene.need.expected)} more expected in {scene.need.lead_seconds:.0f} s"
     if why is Why.PANIC:
-        load += f", at least {number(PANIC)} times what {plural(seen.serving, 'replica')} hold"
+        load += f", {number(PANIC)} times what the {plural(seen.serving, 'replica')} can hold or more"
     return f"{load}, one replica holds {number(scene.holds.requests)}"
 
 
@@ -59,8 +59,10 @@ def _terms(scene: Scene, replicas: int) -> Iterator[Term]:
     if seen.known:
         yield Term("running", number(seen.running), where)
         yield Term("waiting", number(seen.queued), where)
-        if seen.refused:
-            yield Term("refused", number(seen.refused), "would run as well, by Little's law")
+        if seen.unrefused:
+            yield Term(
+                "without refusals", number(seen.unrefused), "would run, by rates of a minute"
+            )
         yield Term("demand", number(need.demand), "requests, over the last looks")
         if need.expected:
             kind = "measured" if need.measured else "guessed"

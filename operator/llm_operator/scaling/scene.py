@@ -5,6 +5,7 @@ Decides how demand becomes a number of replicas. Refuses to know whether anythin
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,8 +28,8 @@ from llm_operator.scaling.terms import History, Look, Peak, Sample, State, Stret
 PANIC: Final = 2.0
 """Demand over what the serving replicas hold at which there is no time to wait (as in Knative)."""
 PANIC_SECONDS: Final = 60.0
-WAIT_SECONDS: Final = 60.0
-"""How far back the percentile of waiting times looks."""
+RATE_SECONDS: Final = 60.0
+"""How far back the signals' rates and percentiles look."""
 WAIT_MOST: Final = 2.0
 """A wait beyond this multiple of its target asks for no more: waits grow without bound."""
 
@@ -83,7 +84,8 @@ def scene_of(look: Look, history: History, now: float) -> Scene:
     """What one look shows, with what the history tells."""
     history, now = trusted(history, now, look.current)
     policy = look.policy
-    load = seen(look)
+    minute = (s.running for s in history.samples if now - s.at <= RATE_SECONDS)
+    load = seen(look, ran=min(minute, default=math.inf))
     each = holds(look.capacity, policy.targets, history.observed_sequences)
     panic_until = history.panic_until if history.panic_until and history.panic_until > now else None
     if load.known and load.demand >= PANIC * load.serving * each.requests:
@@ -113,7 +115,7 @@ def _need(look: Look, load: Seen, each: Holds, history: History, now: float) -> 
         demand = max(demand, load.demand)
     rise = 0.0
     if look.policy.cold_start_awareness and load.known and load.state is State.COMPLETE:
-        rise = slope(with_sample(history.samples, _sample(load, now)), now)
+        rise = slope(history.samples, _sample(load, now))
     expected = min(rise * lead, demand)
     return Need(
         demand=demand,
@@ -135,7 +137,7 @@ def _by_wait(look: Look, load: Seen, history: History, now: float) -> float:
     target, wait = look.policy.targets.queue_seconds, load.queue_seconds
     if target is None or wait is None:
         return 0.0
-    then = (s.serving for s in history.samples if now - s.at <= WAIT_SECONDS)
+    then = (s.serving for s in history.samples if now - s.at <= RATE_SECONDS)
     return min([load.serving, *then]) * min(wait / target, WAIT_MOST)
 
 
