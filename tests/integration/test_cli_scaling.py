@@ -20,11 +20,25 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def scene(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     log = tmp_path_factory.mktemp("cli-scaling") / "operator.log"
-    with room(cluster, log, "--scaling-interval-seconds=0.5", gpus=6) as opened:
+    with room(cluster, log, "--scaling-interval-seconds=0.5", gpus=8) as opened:
         opened.want("scaled", replicas=5, autoscaling={"minReplicas": 1, "maxReplicas": 4})
         opened.want("advised", autoscaling={"maxReplicas": 4, "mode": "Advise"})
         opened.want("fixed")
+        opened.want("shared", autoscaling={"maxReplicas": 4})
+        opened.cluster.kubectl("apply", "--filename=-", input=hpa(opened.namespace))
         yield opened
+
+
+def hpa(namespace: str) -> str:
+    """Kubernetes' own autoscaler on `shared`. It has no metrics, but a minimum."""
+    target = {"apiVersion": "llm-operator.dev/v1alpha1", "kind": "LLMDeployment", "name": "shared"}
+    body = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "shared", "namespace": namespace},
+        "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 3},
+    }
+    return json.dumps(body)
 
 
 def call(scene: Room, *arguments: str) -> str:
@@ -89,6 +103,20 @@ def test_who_scales_by_hand_is_followed_until_it_is_handed_back(scene: Room) -> 
     assert told(scene, "scaled")["desiredReplicas"] == 3
     assert scene.condition("scaled", "ScalingActive")["status"] == "True"
     assert len(scene.pods("scaled")) == 3
+
+
+def test_kubernetes_own_autoscaler_is_followed_and_nobody_fights(scene: Room) -> None:
+    until(lambda: told(scene, "shared").get("mode") == "Aside", tell=lambda: scene.story("shared"))
+    until(lambda: scene.status("shared")["ready"] == "2/2", tell=lambda: scene.story("shared"))
+    aside = scene.condition("shared", "ScalingActive")
+    assert "kube-controller-manager" in aside["message"]
+    assert scene.deployment("shared")["spec"]["replicas"] == 2
+
+    where = f"--namespace={scene.namespace}"
+    scene.cluster.kubectl("delete", "hpa", "shared", where)
+    scene.change("shared", replicas=1)
+    until(lambda: told(scene, "shared")["mode"] == "Auto")
+    assert told(scene, "shared")["desiredReplicas"] == 2
 
 
 def test_columns_show_the_bounds(scene: Room) -> None:
