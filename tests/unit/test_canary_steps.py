@@ -115,10 +115,10 @@ def test_hold_leaves_both_as_they_are() -> None:
         (lambda trial: None, "nothing has been measured yet"),
         (shows(FEW), "the new revision had 3 requests"),
         (shows(GOOD, FEW), "the old one 3"),
-        (shows(None), "no pod of the new revision"),
+        (shows(None), "has read no pod of the new revision"),
         (lambda trial: Measured(trial, outage="Prometheus is away"), "Prometheus is away"),
         (lambda trial: Measured(None, outage="there is none"), "there is none"),
-        (lambda trial: replace(shows(GOOD)(trial), unread=1), "1 pod of the new revision"),
+        (lambda trial: replace(shows(GOOD)(trial), unread=1), "has not read 1 pod of the new revision"),
     ],
 )
 def test_without_numbers_it_waits_and_then_pauses_for_a_person(measure: Measure, said: str) -> None:

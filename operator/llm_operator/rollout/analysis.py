@@ -20,10 +20,11 @@ QUANTILE: Final = 0.95
 LATENCY_FLOOR_SECONDS: Final = 0.1
 TOKEN_FLOOR_SECONDS: Final = 0.005
 """Whatever the percentage says, nobody notices so small a difference."""
-CHANCE: Final = 0.01
-"""A revision that just keeps the limits is called worse with at most this probability."""
-DEVIATIONS: Final = 2.33
-"""The same for a mean: of a normal variable, 1 % is above so many standard deviations."""
+CHANCE: Final = 0.001
+"""A revision that just keeps a limit is called worse with at most this probability; as small as
+that, because it is looked at again and again."""
+DEVIATIONS: Final = 3.09
+"""The same for a mean: a normal variable is so many deviations above its own with that chance."""
 
 
 class Outcome(StrEnum):
@@ -71,14 +72,14 @@ def compare(measured: Measured, limits: Limits) -> Finding:
         return Finding(Outcome.WAIT, measured.outage)
     if new is None or old is None:
         whose = "new" if new is None else "old"
-        return Finding(Outcome.WAIT, f"Prometheus has no pod of the {whose} revision")
+        return Finding(Outcome.WAIT, _unread(f"has read no pod of the {whose}", measured))
     if min(new.requests, old.requests) < limits.min_requests:
         return Finding(Outcome.WAIT, _too_few(measured.seconds, new, old, limits))
     findings = (_errors(new, old, limits), _latency(new, old, limits), _tokens(new, old, limits))
     worst = next((o for o in (Outcome.FAIL, Outcome.WAIT) if _any(findings, o)), Outcome.PASS)
     if worst is not Outcome.FAIL and measured.unread:
         count = f"{measured.unread} pod" + ("" if measured.unread == 1 else "s")
-        return Finding(Outcome.WAIT, f"Prometheus does not have {count} of the new revision")
+        return Finding(Outcome.WAIT, _unread(f"has not read {count} of the new", measured))
     said = [f.message for f in findings if f.outcome is worst]
     text = f"{', '.join(said)} (over {measured.seconds:.0f} s, in brackets the old revision)"
     if worst is Outcome.WAIT:
@@ -182,6 +183,10 @@ def _too_few(seconds: float, new: Window, old: Window, limits: Limits) -> str:
         f"the new revision had {new.requests:.0f} requests in {seconds:.0f} s and the old one"
         f" {old.requests:.0f}, at least {limits.min_requests} of each are needed"
     )
+
+
+def _unread(what: str, measured: Measured) -> str:
+    return f"Prometheus {what} revision for all of the last {measured.seconds:.0f} s"
 
 
 def _any(findings: tuple[Finding, ...], outcome: Outcome) -> bool:
