@@ -45,7 +45,7 @@ SHARD_EXIT_SECONDS: Final = 15
 STARTUP_BASE_SECONDS: Final = 15 * 60
 STARTUP_SECONDS_PER_GIB: Final = 18
 STARTUP_MAX_SECONDS: Final = 180 * 60
-PROBE_PERIOD_SECONDS: Final = 10
+PROBE_PERIOD_SECONDS: Final = 5
 
 OTHER_HARDWARE: Final = ("trtllm", "rocm", "intel", "neuron", "gaudi")
 _TAG: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-_+.](?P<variant>\w+).*)?")
