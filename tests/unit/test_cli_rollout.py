@@ -426,6 +426,16 @@ def test_where_nothing_waits_nothing_is_promoted(of: Rollout, says: str) -> None
         next_release(of)
 
 
+def test_a_step_is_a_share_of_the_replicas_that_the_scaler_wants() -> None:
+    steps = {"canary": {"steps": [{"replicas": "50%"}, {"replicas": "80%"}]}}
+    of = canary(5, **steps)
+    of.seen.deployment["spec"] |= {"replicas": 1, "autoscaling": {"maxReplicas": 10}}
+    with pytest.raises(CommandError, match="past its last"):  # of one replica
+        next_release(of)
+    of.seen.deployment["status"]["scaling"] = {"mode": "Auto", "desiredReplicas": 10}
+    assert next_release(of) == 1
+
+
 def test_steps_of_as_many_pods_are_promoted_one_by_one() -> None:
     same = {"canary": {"steps": [{"replicas": 1}, {"replicas": "10%"}]}}
     assert next_release(canary(1, None, **same)) == 1
