@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llm_operator.facts.signals import Absent, Broken, Stale
 from llm_operator.scaling.directions import lower_bound, peak_demand, peak_need
 from llm_operator.scaling.scene import PANIC, Scene
 from llm_operator.scaling.terms import State, Term, Why
@@ -35,17 +36,35 @@ def _ground(scene: Scene, why: Why) -> str:
     if not seen.serving:
         return "no replica serves"
     if seen.state is State.MISSING:
-        return f"nothing is known of the load of {plural(seen.serving, 'replica')}"
+        replicas = plural(seen.serving, "replica")
+        return f"nothing is known of the load of {replicas} ({unknown_because(scene)})"
     load = f"{number(seen.running + seen.queued)} requests in hand ({number(seen.queued)} wait)"
     if seen.state is State.PARTIAL:
         load += f" in {len(seen.loads)} of {plural(seen.serving, 'replica')}"
+        load += f" ({unknown_because(scene)})"
     if seen.demand > seen.running + seen.queued:
         load += f", {number(seen.demand)} if none were refused"
     if scene.need.expected >= 0.5:
         load += f", {number(scene.need.expected)} more expected in {scene.need.lead_seconds:.0f} s"
     if why is Why.PANIC:
-        load += f", {number(PANIC)} times what the {plural(seen.serving, 'replica')} can hold or more"
+        load += (
+            f", {number(PANIC)} times what the {plural(seen.serving, 'replica')} can hold or more"
+        )
     return f"{load}, one replica holds {number(scene.holds.requests)}"
+
+
+def unknown_because(scene: Scene) -> str:
+    """Why the load of a replica is not known: of the first of those that serve, by name."""
+    signals = scene.look.signals
+    for name in sorted(replica.name for replica in scene.look.replicas if replica.serving):
+        reading = signals.of(name)
+        if isinstance(reading, Broken):
+            return f"{name}: {reading.why}"
+        if isinstance(reading, Stale):
+            return f"{name}: last read {signals.at - reading.at:.0f} s ago"
+        if isinstance(reading, Absent):
+            return f"{name}: not among what {signals.source} reads"
+    return "numbers that cannot be"
 
 
 def terms(scene: Scene, replicas: int) -> tuple[Term, ...]:
