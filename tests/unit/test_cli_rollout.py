@@ -427,8 +427,7 @@ def test_where_nothing_waits_nothing_is_promoted(of: Rollout, says: str) -> None
 
 
 def test_a_step_is_a_share_of_the_replicas_that_the_scaler_wants() -> None:
-    steps = {"canary": {"steps": [{"replicas": "50%"}, {"replicas": "80%"}]}}
-    of = canary(5, **steps)
+    of = canary(5, None, canary={"steps": [{"replicas": "50%"}, {"replicas": "80%"}]})
     body = dict(of.seen.deployment)
     body["spec"].update(replicas=1, autoscaling={"maxReplicas": 10})
     with pytest.raises(CommandError, match="past its last"):  # of one replica
