@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+from llm_operator.facts.canary import Histogram, Measured, Trial, Window
 from llm_operator.rollout.policy import Policy, Strategy
 from llm_operator.rollout.seen import (
     Cause,
@@ -30,16 +31,21 @@ GARBAGE = Cause("AcceptanceFailed", "the answer does not contain 'Paris'")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a revision's pods are like. `load` seconds until they answer; inf: never."""
+    """What a revision's pods are like. `load` seconds until they answer; inf: never.
+
+    `fails`: the share of its requests that do.
+    """
 
     gpus: int = 1
     load: float = 60.0
     crashes_after: float | None = None
     garbage: bool = False
+    fails: float = 0.0
 
     @property
     def good(self) -> bool:
-        return self.crashes_after is None and not self.garbage and self.load < 1e6
+        bad = self.garbage or self.fails or self.crashes_after is not None
+        return not bad and self.load < 1e6
 
 
 @dataclass
@@ -99,6 +105,8 @@ class World:
     quota: int | None = None
     refuses: frozenset[str] = frozenset()
     silent: frozenset[int] = frozenset()
+    measure: Callable[[Trial], Measured | None] = lambda trial: None
+    measured: Measured | None = None
     verdict: Verdict | None = None
     asked: Ask | None = None
     freed_at: float = 0.0
@@ -253,7 +261,14 @@ class World:
                     refused=rs.refused,
                 )
             )
-        return Seen(tuple(revisions), self.retry, self.promoted, self.verdict, self.freed_at)
+        return Seen(
+            tuple(revisions),
+            self.retry,
+            self.promoted,
+            self.verdict,
+            self.freed_at,
+            self.measured,
+        )
 
     def _pod_seen(self, pod: Pod) -> PodSeen:
         return PodSeen(
@@ -309,6 +324,12 @@ class World:
             self.verdict = Verdict(self.asked.revision, GARBAGE if bad else None)
             self.asked = None
 
+    def analyse(self) -> bool:
+        """The requests that the last step wants to be measured are; whether that told anything."""
+        before, trial = self.measured, self.last.trial if self.last else None
+        self.measured = self.measure(trial) if trial else None
+        return self.measured != before
+
     def _ask_for(self, name: str, replicas: int) -> None:
         rs = self.sets.get(name)
         if rs is None:
@@ -363,7 +384,7 @@ class World:
             moved = self.carry_out(step)
             self.answer()
             self._note()
-            if moved or self.asked or self.verdict:
+            if self.analyse() or moved or self.asked or self.verdict:
                 continue
             moment = self.next_event(step.wake_after)
             if moment is None or moment > end:
@@ -396,6 +417,16 @@ class World:
             if pod.ready:
                 pod.ready_since = self.now - 1e4
         self.look()
+
+
+def measured_by_kind(one: World, requests: int) -> Callable[[Trial], Measured | None]:
+    """Every revision has had so many requests, all of which took a second, and fails its share."""
+
+    def window(revision: str) -> Window:
+        failures = requests * one.kind(revision).fails
+        return Window(requests, failures, *[Histogram((1.0,), (requests - failures, 0.0))] * 2)
+
+    return lambda trial: Measured(trial, 300, window(trial.new), window(trial.old))
 
 
 def world(

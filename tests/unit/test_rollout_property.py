@@ -12,7 +12,7 @@ from hypothesis.stateful import (
     initialize,
     rule,
 )
-from tests.unit.rollout_world import Kind, World
+from tests.unit.rollout_world import Kind, World, measured_by_kind
 
 from llm_operator.api.rollout import Rollout
 from llm_operator.api.status import Reason
@@ -25,16 +25,20 @@ KINDS = st.builds(
     load=st.sampled_from([20.0, 300.0]),
     crashes_after=st.sampled_from([None, None, None, 5.0, 400.0]),
     garbage=st.sampled_from([False, False, True]),
+    fails=st.sampled_from([0.0, 0.0, 0.0, 0.5]),
 ) | st.just(Kind(load=1e9))
 SHARES = st.sampled_from([0, 1, 2, "25%", "50%"])
 WISHES = st.builds(
-    lambda strategy, surge, unavailable, least, **rest: Rollout.model_validate(
+    lambda strategy, surge, unavailable, least, analysis, **rest: Rollout.model_validate(
         {
             "strategy": strategy,
             "maxSurge": surge,
             "maxUnavailable": unavailable,
             "minAvailable": least,
-            "canary": {"steps": [{"replicas": 1, "pauseSeconds": 30}, {"replicas": "50%"}]},
+            "canary": {
+                "steps": [{"replicas": 1, "pauseSeconds": 30}, {"replicas": "50%"}],
+                "analysis": analysis,
+            },
             **rest,
         }
     ),
@@ -42,6 +46,7 @@ WISHES = st.builds(
     surge=st.sampled_from(["auto", 0, 1, 2, "25%", "100%"]),
     unavailable=SHARES,
     least=st.none() | SHARES,
+    analysis=st.sampled_from([None, {}, {}]),
     onNoSpareGPU=st.sampled_from(["Wait", "Recreate"]),
     onFailure=st.sampled_from(["Rollback", "Rollback", "Hold"]),
     history=st.integers(0, 3),
@@ -65,6 +70,7 @@ class Rollouts(RuleBasedStateMachine):
         self.wish, self.accept, self.paused = wish, accept, False
         self.world = World(nodes, "r0", replicas, self.policy)
         self.world.put("r0")
+        self.world.measure = measured_by_kind(self.world, 1000)
         self.edits = 0
 
     def policy(self, replicas: int) -> Policy:
@@ -212,10 +218,18 @@ class Rollouts(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.world.freed_at, self.world.verdict, self.world.asked = self.world.now, None, None
+        self.world.measured = None
 
     @rule()
     def answer(self) -> None:
         self.world.answer()
+        self.world.analyse()
+
+    @rule(requests=st.sampled_from([0, 10, 1000, 1000]))
+    def traffic(self, requests: int) -> None:
+        """More of it or less; with 0 it is not even measured."""
+        by_kind = measured_by_kind(self.world, requests)
+        self.world.measure = by_kind if requests else lambda trial: None
 
     # what must hold
 

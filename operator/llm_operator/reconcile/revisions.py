@@ -15,8 +15,10 @@ from typing import Any
 from llm_operator.api import names
 from llm_operator.desired import marks, objects, revision
 from llm_operator.facts.cluster import PodFact
+from llm_operator.observe.canary import Side
 from llm_operator.observe.gather import Observed
 from llm_operator.rollout import seen
+from llm_operator.runtimes.base import engine
 from llm_operator.status import causes
 
 Object = dict[str, Any]
@@ -120,6 +122,17 @@ def pod_from(pod: PodFact, lost: Collection[str]) -> seen.PodSeen:
         ended=pod.phase in ("Failed", "Succeeded"),
         stuck=seen.Cause(cause.reason.value, cause.message) if cause and cause.stuck else None,
     )
+
+
+def side_of(one: Existing, pods: Collection[PodFact]) -> Side:
+    """A revision as its requests are measured: its pods that serve, or did and may again."""
+    serving = {
+        pod.name: seconds(pod.ready_at if pod.ready else pod.created) or 0.0
+        for pod in pods
+        if pod.revision == one.name and not pod.deleting and (pod.ready or _has_served(pod))
+    }
+    metrics = engine(one.record.resolved.engine if one.record else None).metrics
+    return Side(one.replica_set["metadata"]["name"], metrics, serving)
 
 
 def _has_served(pod: PodFact) -> bool:

@@ -23,14 +23,15 @@ from llm_operator.facts.acceptance import Proof
 from llm_operator.facts.cluster import PodFact
 from llm_operator.kube.store import Key
 from llm_operator.observe.acceptance import Candidate, Examiner
-from llm_operator.observe.canary import Analyst, Question, Side
+from llm_operator.observe.canary import Analyst, Question
 from llm_operator.observe.gather import Observed
+from llm_operator.reconcile.departures import Departures
 from llm_operator.reconcile.revisions import (
     Existing,
     known,
     owner_of,
-    seconds,
     seen_from,
+    side_of,
     timestamp,
 )
 from llm_operator.reconcile.writer import Writer
@@ -229,7 +230,7 @@ class Rollouts:
         if trial is None:
             self._analyst.forget(observed.key)
             return
-        new, old = (_side(existing[name], observed.pods) for name in (trial.new, trial.old))
+        new, old = (side_of(existing[name], observed.pods) for name in (trial.new, trial.old))
         self._analyst.ask(observed.key, Question(trial, observed.key.namespace, new, old))
 
     # replicas
@@ -308,28 +309,6 @@ class Rollouts:
             await asyncio.sleep(HEED_SECONDS)
 
 
-class Departures:
-    """When pods were last seen to have left. `started`: what was before is not known."""
-
-    def __init__(self, started: float) -> None:
-        self._started = started
-        self._there: dict[Key, frozenset[str]] = {}
-        self._last: dict[Key, float] = {}
-
-    def last(self, key: Key, pods: Collection[PodFact], now: float) -> float:
-        """When one of the object's pods last left, given those that are there `now`."""
-        there = frozenset(pod.name for pod in pods)
-        if self._there.get(key, there) - there:
-            self._last[key] = now
-        self._there[key] = there
-        return self._last.get(key, self._started)
-
-    def forget(self, key: Key) -> None:
-        """The object is gone."""
-        self._there.pop(key, None)
-        self._last.pop(key, None)
-
-
 def has_marks(step: Step) -> bool:
     """What has been marked is to be looked at again before anything is said of it."""
     return bool(step.mark_failed or step.mark_accepted or step.mark_completed)
@@ -337,19 +316,6 @@ def has_marks(step: Step) -> bool:
 
 def _questions(spec: LLMDeploymentSpec | None) -> Acceptance | None:
     return spec.rollout.acceptance if spec and spec.rollout else None
-
-
-def _side(one: Existing, pods: Collection[PodFact]) -> Side:
-    """A revision's pods that serve, or did and may again."""
-    serving = {
-        pod.name: seconds(pod.ready_at if pod.ready else pod.created) or 0.0
-        for pod in pods
-        if pod.revision == one.name
-        and not pod.deleting
-        and (pod.ready or (pod.container is not None and pod.container.served))
-    }
-    metrics = engine(one.record.resolved.engine if one.record else None).metrics
-    return Side(one.replica_set["metadata"]["name"], metrics, serving)
 
 
 def _annotation(name: str) -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from llm_operator.api.status import Reason
 from llm_operator.facts.canary import Measured, Trial
 from llm_operator.rollout.analysis import Finding, Outcome, compare
-from llm_operator.rollout.failure import last_good
 from llm_operator.rollout.scene import Scene
-from llm_operator.rollout.seen import Cause
+from llm_operator.rollout.seen import Cause, RevisionSeen
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,23 @@ def stage(scene: Scene, promoted: int, measured: Measured | None = None) -> Stag
 
 def _analysed(at: Stage, scene: Scene, since: float | None, measured: Measured | None) -> Stage:
     """The same stage, with what is measured since then and what that shows, if it is to be."""
-    limits, target = scene.policy.analysis, scene.target
-    old = last_good(scene.others, scene)
-    if limits is None or target is None or old is None or since is None:
+    limits, target, old = scene.policy.analysis, scene.target, _baseline(scene)
+    if limits is None or target is None or since is None:
         return at
+    if old is None:
+        return replace(at, finding=Finding(Outcome.WAIT, "no older revision serves any more"))
     trial = Trial(target.name, old.name, since, limits.window_seconds)
     if measured is None or measured.trial not in (None, trial):
         finding = Finding(Outcome.WAIT, "nothing has been measured yet")
     else:
         finding = compare(measured, limits)
     return replace(at, trial=trial, finding=finding)
+
+
+def _baseline(scene: Scene) -> RevisionSeen | None:
+    """What the new revision is compared with: of those that serve the one that last was all."""
+    serving = [r for r in scene.others if any(pod.ready for pod in r.alive)]
+    return max(serving, key=lambda r: (r.completed_at or 0.0, r.created, r.name), default=None)
 
 
 def _first_seen(scene: Scene) -> float | None:
