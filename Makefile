@@ -12,6 +12,7 @@ READY := .venv/.ready
 WORKERS ?= 4
 PYTEST ?=
 BENCH ?=
+TRACE ?=
 DEMO ?=
 
 .PHONY: help
@@ -25,6 +26,10 @@ demo: $(READY) ## the whole product on this machine, simulated GPUs (DEMO=--keep
 .PHONY: demo-upgrade
 demo-upgrade: $(READY) ## a model is upgraded, rolled back and drained while users talk to it
 	@$(BIN)/llm-operator demo --upgrade $(DEMO)
+
+.PHONY: demo-scale
+demo-scale: $(READY) ## replicas follow a burst, by a real Prometheus, each decision explained
+	@$(BIN)/llm-operator demo --scale $(DEMO)
 
 .PHONY: test
 test: lint programs ## lint, types, import contracts, all tests, also on a real control plane
@@ -53,6 +58,11 @@ fix: $(READY) ## what ruff can put right by itself
 .PHONY: bench
 bench: $(READY) ## the figures of docs/benchmarks.md, measured here (BENCH="latency writes": only these)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+.PHONY: trace
+trace: $(READY) ## minutes of a recorded trace, with and without the scaler (TRACE=path of a CSV)
+	@test -n "$(TRACE)" || { echo "TRACE=path names the trace: see docs/benchmarks.md" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.trace $(TRACE) $(BENCH)
 
 .PHONY: programs
 programs: $(READY) ## fetch or build etcd, kube-apiserver, helm and the like

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
@@ -29,7 +30,7 @@ from llm_operator.cli import install, local, view
 from llm_operator.cli.chat import QUESTION, Answer
 from llm_operator.cli.console import CommandError, console, step
 from llm_operator.cli.status import fetch
-from llm_operator.cluster import state
+from llm_operator.cluster import prometheus, state
 from llm_operator.cluster.local import LocalCluster, default_state_dir
 from llm_operator.kube.client import KubeClient
 
@@ -61,19 +62,48 @@ def demo(
     return 0 if good else 1
 
 
+@dataclass(frozen=True)
+class Metrics:
+    """A Prometheus for the demo, and how the operator uses it: how often pods are scraped, and how
+    often replicas are decided on. Seconds."""
+
+    scrape_seconds: int
+    decide_seconds: int
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What the chart is told of it."""
+        return (
+            f"prometheus.url={prometheus.URL}",
+            f"prometheus.scrapeIntervalSeconds={self.scrape_seconds}",
+            f"scaling.intervalSeconds={self.decide_seconds}",
+        )
+
+
 @contextmanager
 def stage(
-    name: str, nodes: str, chart: Path, to: Console, *, keep: bool
+    name: str,
+    nodes: str,
+    chart: Path,
+    to: Console,
+    *,
+    keep: bool,
+    metrics: Metrics | None = None,
+    fleet_args: Sequence[str] = (),
 ) -> Iterator[tuple[LocalCluster, subprocess.Popen[bytes]]]:
     """A cluster and the operator at work in it, for the time of a demo; kept, if so wished, also
     when the demo fails."""
     _need(chart, "--chart")
     if state.is_running(default_state_dir(name)):
         raise CommandError(f"a demo is running: `llm-operator down {name}` first")
-    local.get_programs(to)
-    cluster = local.start(name, nodes, to, die_with=None if keep else os.getpid())
+    local.get_programs(to, *(["prometheus"] if metrics else []))
+    die_with = None if keep else os.getpid()
+    cluster = local.start(name, nodes, to, die_with=die_with, fleet_args=fleet_args)
     try:
-        yield cluster, _start_operator(cluster, chart, to)
+        if metrics:
+            with step("starting Prometheus", to):
+                cluster.start_prometheus(scrape_seconds=metrics.scrape_seconds)
+        yield cluster, _start_operator(cluster, chart, metrics.values if metrics else (), to)
     finally:
         if not keep:
             local.stop(cluster, to)
@@ -84,9 +114,11 @@ def _need(wanted: Path, option: str) -> None:
         raise CommandError(f"{wanted} is not there: run this in a checkout, or give {option}")
 
 
-def _start_operator(cluster: LocalCluster, chart: Path, to: Console) -> subprocess.Popen[bytes]:
+def _start_operator(
+    cluster: LocalCluster, chart: Path, values: Sequence[str], to: Console
+) -> subprocess.Popen[bytes]:
     with step("starting the operator with the chart's RBAC", to):
-        _, program = install.install(cluster, chart)
+        _, program = install.install(cluster, chart, values)
         with _log_file(cluster).open("wb") as log:
             return cluster.run_inside(program, stdout=log, stderr=log, start_new_session=True)
 

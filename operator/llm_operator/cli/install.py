@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,14 @@ class Installed:
         return f"system:serviceaccount:{NAMESPACE}:{self.account}"
 
 
-def render(cluster: LocalCluster, chart: Path) -> Installed:
-    """The chart, as helm renders it with its default values. Raises CommandError if it does not."""
+def render(cluster: LocalCluster, chart: Path, values: Sequence[str] = ()) -> Installed:
+    """The chart, as helm renders it with its default values but for `values` (`name=value`).
+
+    Raises CommandError if it does not.
+    """
     helm = [str(cluster.program("helm")), "template", "llm-operator", str(chart)]
     helm += [f"--namespace={NAMESPACE}", "--set=log.json=false"]
+    helm += [f"--set={value}" for value in values]
     done = subprocess.run(helm, text=True, capture_output=True)
     if done.returncode != 0:
         raise CommandError(f"helm template: {done.stderr.strip()}")
@@ -59,9 +64,11 @@ def read(rendered: str) -> Installed:
     return Installed(rights, pod["serviceAccountName"], tuple(pod["containers"][0]["args"]))
 
 
-def install(cluster: LocalCluster, chart: Path) -> tuple[Installed, tuple[str, ...]]:
+def install(
+    cluster: LocalCluster, chart: Path, values: Sequence[str] = ()
+) -> tuple[Installed, tuple[str, ...]]:
     """Give the cluster the chart's account and rights; the command line for `run_inside`, too."""
-    installed = render(cluster, chart)
+    installed = render(cluster, chart, values)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     objects = {"apiVersion": "v1", "kind": "List", "items": [namespace, *installed.objects]}
     cluster.kubectl("apply", "--filename=-", input=json.dumps(objects))

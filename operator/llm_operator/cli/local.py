@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -48,10 +48,19 @@ def get_programs(to: Console, *more: str) -> None:
             binaries.need(*names, progress=tell)
 
 
-def start(name: str, nodes: str, to: Console, *, die_with: int | None = None) -> LocalCluster:
+def start(
+    name: str,
+    nodes: str,
+    to: Console,
+    *,
+    die_with: int | None = None,
+    fleet_args: Sequence[str] = (),
+) -> LocalCluster:
     """Start a cluster with its simulated nodes and the custom resource, showing progress."""
     with step(f"starting Kubernetes with simulated nodes {nodes}", to) as tell:
-        cluster = LocalCluster.start(name, nodes=nodes, die_with=die_with, progress=tell)
+        cluster = LocalCluster.start(
+            name, nodes=nodes, die_with=die_with, fleet_args=fleet_args, progress=tell
+        )
     try:
         install_crd(cluster)
     except BaseException:

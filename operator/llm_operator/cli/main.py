@@ -100,14 +100,25 @@ def demo(
         bool,
         typer.Option("--upgrade", help="Instead: upgrades under steady traffic."),
     ] = False,
+    scale: Annotated[
+        bool,
+        typer.Option("--scale", help="Instead: replicas follow a burst, with a Prometheus."),
+    ] = False,
 ) -> None:
     """Show everything on this machine: cluster, operator, examples, answers."""
+    if upgrade and scale:
+        raise typer.BadParameter("one at a time: --upgrade or --scale")
+    if (upgrade or scale) and examples is not None:
+        own = "--upgrade" if upgrade else "--scale"
+        raise typer.BadParameter(f"{own} plays with its own model", param_hint="--examples")
     if upgrade:
-        if examples is not None:
-            raise typer.BadParameter("--upgrade plays with its own model", param_hint="--examples")
         from llm_operator.cli.demo_upgrade import demo_upgrade
 
         code = demo_upgrade(keep=keep, nodes=nodes, chart=chart, timeout=timeout)
+    elif scale:
+        from llm_operator.cli.demo_scale import demo_scale
+
+        code = demo_scale(keep=keep, nodes=nodes, chart=chart)
     else:
         from llm_operator.cli import demo as command
 

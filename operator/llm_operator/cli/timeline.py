@@ -51,17 +51,17 @@ def picture(story: Story, width: int) -> Group:
     """The picture in `width` cells: revisions in the order in which they came, requests, time."""
     if not story.moments:
         return Group()
-    columns = _Columns.over(story, max(width - _LABEL, 20))
+    columns = Columns.over(story.moments[0].at, story.moments[-1].at, width)
     names = list(dict.fromkeys(name for moment in story.moments for name in moment.pods))
     most = max((p.serving for m in story.moments for p in m.pods.values()), default=1) or 1
-    lines = [_signs(columns, story.marks)]
+    lines = [signs(columns, story.marks)]
     lines += [_revision(columns, story, name, most) for name in names]
     lines += [_answers(columns, story.records), _losses(columns, story.records)]
-    return Group(*lines, _axis(columns), _legend())
+    return Group(*lines, axis(columns), _legend())
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """The time from `start` on, cut into `count` columns of `seconds` each."""
 
     start: float
@@ -69,8 +69,9 @@ class _Columns:
     count: int
 
     @classmethod
-    def over(cls, story: Story, count: int) -> _Columns:
-        start, end = story.moments[0].at, story.moments[-1].at
+    def over(cls, start: float, end: float, width: int) -> Columns:
+        """From one time to another, in a picture of so many cells."""
+        count = max(width - _LABEL, 20)
         return cls(start, max(end - start, 1.0) / count, count)
 
     def of(self, at: float) -> int | None:
@@ -80,8 +81,16 @@ class _Columns:
             column -= 1
         return column if 0 <= column < self.count else None
 
+    def count_of(self, times: Iterable[float]) -> list[int]:
+        """How many of these times lie in each column."""
+        counts = [0] * self.count
+        for at in times:
+            if (column := self.of(at)) is not None:
+                counts[column] += 1
+        return counts
 
-def _revision(columns: _Columns, story: Story, name: str, most: int) -> Text:
+
+def _revision(columns: Columns, story: Story, name: str, most: int) -> Text:
     """Its serving pods as bars; where none serves, whether any starts or leaves."""
     cells: list[Pods | None] = [None] * columns.count
     for moment in story.moments:
@@ -89,7 +98,7 @@ def _revision(columns: _Columns, story: Story, name: str, most: int) -> Text:
         if column is not None:
             cells[column] = moment.pods.get(name, Pods())
     about = story.about.get(name, "").rpartition("/")[2]
-    line = _label(f"{name}  {about}")
+    line = label(f"{name}  {about}")
     pods = Pods()
     for cell in cells:
         pods = pods if cell is None else cell
@@ -106,28 +115,28 @@ def _cell(pods: Pods, most: int) -> tuple[str, str]:
     return (_DRAINING, "dim") if pods.draining else (_NOTHING, "")
 
 
-def _answers(columns: _Columns, records: Iterable[Record]) -> Text:
+def _answers(columns: Columns, records: Iterable[Record]) -> Text:
     """How many answers ended in each column."""
-    counts = [0] * columns.count
-    for record in records:
-        column = columns.of(record.ended)
-        if column is not None and record.outcome is Outcome.OK:
-            counts[column] += 1
-    most = max(counts) or 1
-    line = _label("answers")
-    for count in counts:
-        line.append(_BARS[count * (len(_BARS) - 1) // most] if count else " ", "blue")
+    return bars("answers", columns.count_of(r.ended for r in records if r.outcome is Outcome.OK))
+
+
+def _losses(columns: Columns, records: Iterable[Record]) -> Text:
+    bad = (Outcome.FAILED, Outcome.CUT, Outcome.REFUSED)
+    return numbers("failed or cut", columns.count_of(r.ended for r in records if r.outcome in bad))
+
+
+def bars(name: str, values: Sequence[float], style: str = "blue") -> Text:
+    """A bar for each column, of which the tallest is the largest value."""
+    most = max(values, default=0.0) or 1.0
+    line = label(name)
+    for value in values:
+        line.append(_BARS[int(value * (len(_BARS) - 1) / most)] if value else " ", style)
     return line
 
 
-def _losses(columns: _Columns, records: Iterable[Record]) -> Text:
-    """Where a request failed or was cut: a number, where there is room for one."""
-    counts = [0] * columns.count
-    for record in records:
-        column = columns.of(record.ended)
-        if column is not None and record.outcome in (Outcome.FAILED, Outcome.CUT):
-            counts[column] += 1
-    line = _label("failed or cut")
+def numbers(name: str, counts: Sequence[int]) -> Text:
+    """A count for each column, where there is any: a digit, where there is room for it."""
+    line = label(name)
     for count in counts:
         line.append(
             str(count) if 0 < count < 10 else "!" if count else "·", "red" if count else "dim"
@@ -135,17 +144,18 @@ def _losses(columns: _Columns, records: Iterable[Record]) -> Text:
     return line
 
 
-def _signs(columns: _Columns, marks: Mapping[float, str]) -> Text:
+def signs(columns: Columns, marks: Mapping[float, str]) -> Text:
+    """A sign at each of these times."""
     cells = [" "] * columns.count
     for at, sign in marks.items():
         column = columns.of(at)
         if column is not None:
             free = (n for n in range(column, columns.count) if cells[n] == " ")
             cells[next(free, column)] = sign
-    return _label("").append("".join(cells), "bold")
+    return label("").append("".join(cells), "bold")
 
 
-def _axis(columns: _Columns) -> Text:
+def axis(columns: Columns) -> Text:
     """Seconds since the start, at round numbers that leave room for each other."""
     whole = columns.count * columns.seconds
     step = next((s for s in _STEPS if whole / s <= columns.count / 8), _STEPS[-1])
@@ -155,7 +165,7 @@ def _axis(columns: _Columns) -> Text:
         column = int(second / columns.seconds)
         if column + len(text) <= columns.count:
             cells[column : column + len(text)] = text
-    return _label("").append("".join(cells), "dim")
+    return label("").append("".join(cells), "dim")
 
 
 def _legend() -> Text:
@@ -164,10 +174,11 @@ def _legend() -> Text:
         f"{_STARTING} load   ",
         f"{_DRAINING} drain",
     )
-    return _label("").append("".join(words), "dim")
+    return label("").append("".join(words), "dim")
 
 
-def _label(text: str) -> Text:
+def label(text: str) -> Text:
+    """The beginning of a line, which says what it shows."""
     line = Text(no_wrap=True, overflow="crop")
     shown = text if len(text) < _LABEL else text[: _LABEL - 2] + "…"
     return line.append(shown.ljust(_LABEL), "bold")

@@ -23,11 +23,13 @@ _POLL_S = 0.1
 
 
 class Watch:
-    """A thread that looks twice a second. `moments` may be read at any time."""
+    """A thread that looks twice a second. `moments` may be read at any time; so may `decisions`,
+    the scaler's, by their time and oldest first."""
 
     def __init__(self, cluster: LocalCluster, namespace: str, name: str) -> None:
         self.moments: list[Moment] = []
         self.models: dict[str, str] = {}
+        self.decisions: dict[str, view.Object] = {}
         self._kubeconfig = str(cluster.kubeconfig)
         self._where = namespace, name
         self._seen: tuple[float, view.Seen] | None = None
@@ -46,6 +48,11 @@ class Watch:
     ) -> None:
         self._end.set()
         self._thread.join()
+
+    @property
+    def seen(self) -> view.Seen | None:
+        """The last look."""
+        return self._seen[1] if self._seen else None
 
     @property
     def reason(self) -> str:
@@ -79,6 +86,8 @@ class Watch:
         (seen,) = await fetch(client, namespace, name)
         for revision in seen.status.get("revisions", ()):
             self.models.setdefault(revision["name"], revision.get("model", ""))
+        for decision in reversed(seen.scaling.get("decisions", ())):
+            self.decisions.setdefault(decision["time"], decision)
         self.moments.append(Moment(began, count(seen.pods)))
         self._seen = began, seen
 
