@@ -12,8 +12,8 @@ from llm_operator.desired import marks
 from llm_operator.facts.acceptance import Result
 from llm_operator.facts.cluster import PodFact
 from llm_operator.kube.store import Key
+from llm_operator.reconcile.departures import Departures
 from llm_operator.reconcile.revisions import known, pod_from, seconds, seen_from, timestamp
-from llm_operator.reconcile.rollouts import Departures
 from llm_operator.rollout.seen import Cause, FailedMark, PodSeen, Refused
 
 T0 = "2026-01-01T00:00:00Z"
