@@ -118,6 +118,13 @@ def test_progress_shows_both_revisions_and_the_pods_that_do_not_serve() -> None:
     assert pod.endswith("no GPU is free")
 
 
+def test_bars_are_as_long_as_the_scaler_wants_replicas() -> None:
+    of = under_way(scaling={"mode": "Auto", "desiredReplicas": 10})
+    dict(of.seen.deployment)["spec"]["autoscaling"] = {"maxReplicas": 10}
+    old = next(line for line in text(view.progress(of, NOW)).splitlines() if "○" in line)
+    assert old.count("█") == 4  # two of ten, of twenty cells
+
+
 def test_a_loading_pod_is_shown_with_its_budget() -> None:
     assert "of at most " in text(view.progress(under_way(), NOW))
 

@@ -158,6 +158,16 @@ def test_a_page_has_the_decision_with_its_arithmetic() -> None:
         assert line in page, line
 
 
+def test_the_picture_of_a_page_goes_from_the_oldest_decision_until_now() -> None:
+    shown = lines(scaling_view.page(seen(), NOW, 109), 109)
+    title = shown.index("Replicas wanted")
+    assert shown[title + 1] == "    3 ┤" + " " * 80 + "█" * 20
+    assert shown[title + 2] == "    2 ┤" + "█" * 100
+    assert shown[title + 4].split() == ["12:00:00", "12:10:00", "UTC"]
+    advised = lines(scaling_view.page(seen(mode="Advise"), NOW))
+    assert "Replicas advised" in advised
+
+
 def test_the_page_of_a_deployment_tells_the_decision_and_where_to_look() -> None:
     page = words(view.page(seen(), NOW))
     assert "Auto: 3 of 1..4 replicas wanted" in page
