@@ -388,13 +388,24 @@ async def test_a_cache_that_repeats_itself_is_found_out() -> None:
     assert said == ["", *2 * ["Prometheus repeats an old answer"], "", "", ""]
 
 
-async def test_ages_are_by_its_clock_and_times_by_ours() -> None:
-    for ours in (NOW + 7200, NOW - 7200):
-        async with asking() as (server, prometheus):
-            server.script.append(vector(*busy("p")))
-            reader = FromPrometheus(prometheus, [engine("tgi").metrics], clock=lambda: ours)  # noqa: B023
-            seen = (await reader.read({OURS: [ready("p")]}))[OURS]
-        assert (seen.at, seen.of("p")) == (ours, Fresh(Load(3, 2), ours - 5))
+@pytest.mark.parametrize("ours", [NOW + 7200, NOW - 7200])
+async def test_ages_are_by_its_clock_and_times_by_ours(ours: float) -> None:
+    elements = [
+        *busy("p"),
+        element("idle", "empty", str(NOW - 7)),
+        element("stale", "scraped", str(NOW - 100)),
+    ]
+    async with asking() as (server, prometheus):
+        server.script.append(vector(*elements))
+        reader = FromPrometheus(prometheus, [engine("tgi").metrics], clock=lambda: ours)
+        pods = [ready(name) for name in ("p", "idle", "stale")]
+        seen = (await reader.read({OURS: pods}))[OURS]
+    assert seen.at == ours
+    assert seen.readings == {
+        "p": Fresh(Load(3, 2), ours - 5),
+        "idle": Idle(ours - 7),
+        "stale": Stale(ours - 100),
+    }
 
 
 async def test_labels_are_called_as_configured() -> None:
