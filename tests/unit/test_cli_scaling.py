@@ -10,8 +10,17 @@ import pytest
 from rich.console import Console, RenderableType
 
 from llm_operator.api.spec import LLMDeploymentSpec
-from llm_operator.cli import plan_input, plan_scaling, plan_view, replicas, scaling_view, view
+from llm_operator.cli import (
+    plan_input,
+    plan_scaling,
+    plan_view,
+    replicas,
+    scaling_seen,
+    scaling_view,
+    view,
+)
 from llm_operator.cli.manifests import Deployment
+from llm_operator.kube.client import ApiError
 
 NOW = datetime(2026, 1, 1, 12, 10, tzinfo=UTC)
 
@@ -201,6 +210,35 @@ def test_the_picture_is_as_high_as_there_were_replicas() -> None:
     ]
     assert [line[:5] for line in drawn[:3]] == ["  3 ┤", "  2 ┤", "  1 ┤"]
     assert drawn[3].split() == ["00:00:00", "00:01:40", "UTC"]
+
+
+def test_watching_shows_what_changes_until_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Client:
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    client, looks = Client(), [seen(), seen(desiredReplicas=4)]
+
+    async def connect(_: Any) -> Client:
+        return client
+
+    async def fetch(*_: Any) -> list[view.Seen]:
+        if not looks:
+            raise ApiError(503, "over", "over")
+        return [looks.pop(0)]
+
+    monkeypatch.setattr(scaling_seen, "find", lambda kubeconfig: None)
+    monkeypatch.setattr(scaling_seen, "connect", connect)
+    monkeypatch.setattr(scaling_seen, "_fetch", fetch)
+    monkeypatch.setattr(scaling_seen, "_EVERY_S", 0.0)
+    with pytest.raises(ApiError):
+        scaling_seen.show(None, None, None, as_json=False, watch=True)
+    assert "2 -> 4" in capsys.readouterr().out
+    assert client.closed
 
 
 def test_many_replicas_take_no_more_lines() -> None:
