@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_operator.api.names import KIND
 from llm_operator.cluster import binaries
 from llm_operator.cluster.errors import ClusterError
 from llm_operator.cluster.local import LocalCluster
@@ -68,7 +69,9 @@ def install_crds(cluster: LocalCluster) -> None:
     """Install this checkout's CRDs and wait until the API server serves them."""
     for file in sorted(CRDS.glob("*.yaml")):
         cluster.kubectl("apply", "--server-side", f"--filename={file}")
-        cluster.kubectl("wait", "--for=condition=Established", f"--filename={file}")
+        # Names come with the first conditions; kubectl gives up on an object that has none yet.
+        for sign in (f"jsonpath={{.status.acceptedNames.kind}}={KIND}", "condition=Established"):
+            cluster.kubectl("wait", f"--for={sign}", f"--filename={file}")
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_a_decision_is_shown_with_its_arithmetic(scene: Room) -> None:
     assert "scaled Auto 1 1..4 Complete" in listed
     assert "fixed" not in listed
     page = call(scene, "scaling", "scaled")
-    assert "Auto 1 replicas 1..4" in page
+    assert "Auto 1 replica 1..4" in page
     assert "spec.replicas is ignored" in page
     for part in ("Last decision", "why not more", "Arithmetic", "one replica holds", "Decisions"):
         assert part in page, part

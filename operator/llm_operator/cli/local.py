@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from llm_operator.api.crd import crd_yaml
+from llm_operator.api.names import KIND
 from llm_operator.cli.console import CommandError, console, step
 from llm_operator.cluster import binaries, state
 from llm_operator.cluster.local import LocalCluster, default_state_dir
@@ -73,7 +74,9 @@ def install_crd(cluster: LocalCluster) -> None:
     """Apply the custom resource of this version, and wait until it is served."""
     text = crd_yaml()
     cluster.kubectl("apply", "--server-side", "--filename=-", input=text)
-    cluster.kubectl("wait", "--for=condition=Established", "--filename=-", input=text)
+    # Names come with the first conditions; kubectl gives up on an object that has none yet.
+    for sign in (f"jsonpath={{.status.acceptedNames.kind}}={KIND}", "condition=Established"):
+        cluster.kubectl("wait", f"--for={sign}", "--filename=-", input=text)
 
 
 def up(name: str, nodes: str | None, *, keep: bool) -> None:

@@ -49,7 +49,7 @@ def page(seen: Seen, now: datetime, width: int = 160) -> RenderableType:
     head = Text.assemble(
         (f"{seen.namespace}/{seen.name}", "bold"),
         f"  {_mode(seen)}  ",
-        (f"{replicas(seen)} replicas", "bold"),
+        (f"{replicas(seen)} replica{'' if replicas(seen) == '1' else 's'}", "bold"),
         f"  {_bounds(seen)}  ",
         (str(seen.spec["model"]["id"]), "dim"),
     )
