@@ -210,17 +210,17 @@ def law_scaler(policy: Policy, capacity: Capacity = CAPACITY) -> Scaler:
     return scale
 
 
-def hpa_scaler(target: float, low: int, high: int) -> Scaler:
-    """The Horizontal Pod Autoscaler on the length of the queue, as usually recommended.
+def hpa_scaler(target: float, low: int, high: int, running: bool = False) -> Scaler:
+    """The Horizontal Pod Autoscaler on requests that wait, as usually recommended, or on all.
 
-    ceil(queue / target), at once up; down to the most that was asked for within five minutes.
+    ceil(requests / target), at once up; down to the most that was asked for within five minutes.
     """
     asked: list[tuple[float, int]] = []
 
     def scale(pods: list[Pod], wanted: int, now: float) -> int:
-        queue = sum(pod.queued for pod in pods)
-        if abs(queue / (target * wanted) - 1) > 0.1:
-            asked.append((now, min(max(math.ceil(queue / target), low), high)))
+        requests = sum(pod.queued + running * pod.running for pod in pods)
+        if abs(requests / (target * wanted) - 1) > 0.1:
+            asked.append((now, min(max(math.ceil(requests / target), low), high)))
         else:
             asked.append((now, wanted))
         return max(replicas for at, replicas in asked if now - at <= 300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from tests.unit.scaling_world import START, TICK, Law, even, look, policy
 
 from llm_operator.facts.signals import Absent, Idle, Load, Reading
 from llm_operator.scaling.law import decide
-from llm_operator.scaling.terms import History, State, Why
+from llm_operator.scaling.terms import History, Peak, State, Stretch, Why
 
 FAST = {"scaleDown": {"stabilizationWindowSeconds": 0, "maxChange": 100, "periodSeconds": 1}}
 FREE = {**FAST, "scaleUp": {"maxChange": 1000, "periodSeconds": 1}}
@@ -121,6 +122,15 @@ def test_a_rising_load_is_met_where_it_will_be() -> None:
     assert climb(coldStartAwareness=False) == 4
 
 
+def test_what_a_look_teaches_counts_from_the_next_decision_on() -> None:
+    """A replica that runs 60 can do so; but more load now never asks for fewer now."""
+    one = law(3)
+    one.settle(45, 3)
+    taught = one.see([Load(0, 60), Load(0, 15), Load(0, 15)])
+    assert taught.message.endswith("one replica holds 16: 3 -> 5 replicas")
+    assert "one replica holds 48" in one.hold(45).message
+
+
 # down
 
 
@@ -143,6 +153,47 @@ def test_a_margin_remains() -> None:
     one = law(2, behavior=FAST)
     assert one.settle(14.5, 3)[-1] == 2, "one replica would hold 16, less 10 % 14.4"
     assert one.settle(14.3, 5)[-1] == 1
+
+
+def test_the_first_look_takes_nothing_away_without_a_window_either() -> None:
+    assert law(4, behavior=FAST).settle(0, 2) == [4, 1]
+
+
+def test_the_most_is_remembered_however_often_it_is_looked() -> None:
+    """Several looks are kept as one, and the most of them counts."""
+    one = law(4)
+    one.settle(10, 19)
+    for demand in (10, 10, 60, 10, 10, 10):
+        one.hold(demand)
+        one.at -= TICK - 2
+    one.at += TICK
+    assert one.settle(10, 18)[-1] == 4
+    assert one.settle(10, 3)[-1] == 3
+
+
+def test_what_was_in_hand_is_held_against_what_a_replica_is_known_to_hold_now() -> None:
+    """It was believed to hold 16 when there were 40; now it is known to hold 8."""
+    known = Stretch(START - 400, START - 15)
+    past = History(
+        peaks=(Peak(START - 60, demand=40, most=2.5, least=2.5),),
+        known=known,
+        complete=known,
+        observed_sequences=10,
+        looked=START - 15,
+        current=6,
+    )
+    assert Law(policy(), history=past, replicas=6).hold(10).replicas == 6
+    enough = replace(past, observed_sequences=20)
+    assert Law(policy(), history=enough, replicas=6).hold(10).replicas == 5
+
+
+def test_a_wait_within_the_window_takes_nothing_away() -> None:
+    """The load alone would do with one replica."""
+    one = law(2, metric={"queueSeconds": 4})
+    one.settle(10, 19)
+    one.see([Load(0, 5, served_rate=1.0, queue_seconds=3.9)] * 2)
+    assert one.settle(10, 19)[-1] == 2
+    assert one.settle(10, 3)[-1] == 1
 
 
 def test_a_tolerance_of_all_never_goes_down() -> None:
@@ -197,6 +248,7 @@ def test_what_is_not_known_takes_nothing_away(readings: list[Load | Reading]) ->
     assert held.state is (State.MISSING if Idle(START) not in readings else State.PARTIAL)
     assert held.why in (Why.METRICS_MISSING, Why.METRICS_PARTIAL)
     assert "unknown" in held.why_not_less
+    assert "unknown" in held.why_not_more or held.state is State.PARTIAL
 
 
 def test_an_outage_is_told() -> None:
@@ -280,7 +332,9 @@ def test_a_floor_of_the_calendar_is_followed_in_the_dark() -> None:
 def test_a_floor_above_the_maximum_is_the_maximum() -> None:
     one = law(1, maxReplicas=2, schedule=[FLOOR])
     one.at = 1_700_035_200.0
-    assert one.hold(0).replicas == 2
+    bound = one.hold(0)
+    assert bound.replicas == 2
+    assert next(term.value for term in bound.terms if term.name == "bounds") == "2..2"
 
 
 def test_no_floor_at_other_times() -> None:

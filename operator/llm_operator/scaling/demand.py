@@ -53,10 +53,10 @@ class Seen:
 
 
 def seen(look: Look, ran: float) -> Seen:
-    """The load, over the replicas that serve. `ran`: the fewest that ran within the last minute.
+    """The load, over the replicas that serve. `ran`: the fewest that ran within the last minutes.
 
-    Refusals are counted over that minute, so it is what ran then that they are held against:
-    replicas that came since are not asked for again. A replica whose load is unknown adds nothing:
+    Rates look back as far, so it is what ran then that refusals are held against: replicas that
+    came since are not asked for again. A replica whose load is unknown adds nothing:
     that is right for going up, and whoever wants to go down has to ask `state`.
     """
     serving = [replica for replica in look.replicas if replica.serving]

@@ -28,8 +28,6 @@ from llm_operator.scaling.terms import History, Look, Peak, Sample, State, Stret
 PANIC: Final = 2.0
 """Demand over what the serving replicas hold at which there is no time to wait (as in Knative)."""
 PANIC_SECONDS: Final = 60.0
-RATE_SECONDS: Final = 60.0
-"""How far back the signals' rates and percentiles look."""
 WAIT_MOST: Final = 2.0
 """A wait beyond this multiple of its target asks for no more: waits grow without bound."""
 
@@ -84,8 +82,7 @@ def scene_of(look: Look, history: History, now: float) -> Scene:
     """What one look shows, with what the history tells."""
     history, now = trusted(history, now, look.current)
     policy = look.policy
-    minute = (s.running for s in history.samples if now - s.at <= RATE_SECONDS)
-    load = seen(look, ran=min(minute, default=math.inf))
+    load = seen(look, ran=min((s.running for s in history.samples), default=math.inf))
     each = holds(look.capacity, policy.targets, history.observed_sequences)
     panic_until = history.panic_until if history.panic_until and history.panic_until > now else None
     if load.known and load.demand >= PANIC * load.serving * each.requests:
@@ -124,21 +121,21 @@ def _need(look: Look, load: Seen, each: Holds, history: History, now: float) -> 
         lead_seconds=lead,
         measured=measured,
         by_load=(demand + expected) / each.requests,
-        by_wait=_by_wait(look, load, history, now),
+        by_wait=_by_wait(look, load, history),
     )
 
 
-def _by_wait(look: Look, load: Seen, history: History, now: float) -> float:
+def _by_wait(look: Look, load: Seen, history: History) -> float:
     """Replicas in proportion to the wait over its target.
 
-    The percentile looks back a while, so it is of the fewest replicas that served in that while:
+    The percentile looks back a while, so it is of the fewest replicas that the samples remember:
     those that came since are not asked for again.
     """
     target, wait = look.policy.targets.queue_seconds, load.queue_seconds
     if target is None or wait is None:
         return 0.0
-    then = (s.serving for s in history.samples if now - s.at <= RATE_SECONDS)
-    return min([load.serving, *then]) * min(wait / target, WAIT_MOST)
+    serving = min([load.serving, *(sample.serving for sample in history.samples)])
+    return serving * min(wait / target, WAIT_MOST)
 
 
 def _sample(load: Seen, now: float) -> Sample:
