@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,25 +181,47 @@ async def test_a_server_that_hangs_delays_nobody_and_keeps_no_threads() -> None:
                     server.script.clear()
 
 
-async def test_a_drip_is_no_answer() -> None:
-    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        try:
-            while True:
-                writer.write(b" ")
-                await asyncio.sleep(0.02)
-        finally:
-            writer.close()
+@asynccontextmanager
+async def dripping(head: bytes) -> AsyncIterator[PrometheusConfig]:
+    """A server that says this, and then a byte now and then, so that no socket is ever silent."""
 
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    config = PrometheusConfig(f"http://127.0.0.1:{port}", timeout_seconds=0.2)
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        drips.add(asyncio.current_task())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        with suppress(OSError):
+            while not ended.is_set():
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.transport.abort()
+
+    ended, drips = asyncio.Event(), set[asyncio.Task[None] | None]()
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield PrometheusConfig(f"http://127.0.0.1:{port}", timeout_seconds=0.2)
+        ended.set()
+        await asyncio.gather(*filter(None, drips))
+
+
+async def test_an_answer_that_drips_ends_its_thread() -> None:
     started = time.monotonic()
-    with pytest.raises(MetricsUnavailable, match="not answer within"):
-        await asyncio.to_thread(prometheus_request.ask, config, "up")
-    assert time.monotonic() - started < 2
-    server.close()
+    async with dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n") as config:
+        with pytest.raises(MetricsUnavailable, match="not answer within"):
+            await asyncio.to_thread(prometheus_request.ask, config, "up")
+        assert time.monotonic() - started < 2
+
+
+async def test_a_head_that_drips_delays_nobody() -> None:
+    """Nothing ends such a thread; the others go on."""
+    started = time.monotonic()
+    async with dripping(b"HTTP/1.1 200 OK\r\nX: ") as config:
+        prometheus = Prometheus(config)
+        for _ in range(2 * THREADS):
+            with pytest.raises(MetricsUnavailable, match="not answer within"):
+                await prometheus.query("up")
+        assert time.monotonic() - started < 2 * THREADS * 0.2 + 2
+        prometheus.close()
 
 
 async def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
