@@ -16,6 +16,8 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from llm_operator.api.autoscaling import Autoscaling
+from llm_operator.api.part import Part
 from llm_operator.api.rollout import Rollout
 from llm_operator.cli import console
 from llm_operator.cli.main import app
@@ -77,13 +79,18 @@ def test_the_readme_shows_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> No
     assert text == fresh
 
 
-def test_what_is_shown_of_rollouts_is_understood() -> None:
-    """Each YAML block is a `rollout:` that loses nothing when it is read."""
-    blocks = re.findall(
-        r"```yaml\n(rollout:\n.*?)```", (ROOT / "docs" / "rollouts.md").read_text(), re.DOTALL
-    )
-    assert len(blocks) >= 2
+@pytest.mark.parametrize(
+    ("page", "field", "model", "least"),
+    [("rollouts.md", "rollout", Rollout, 2), ("autoscaling.md", "autoscaling", Autoscaling, 1)],
+)
+def test_what_is_shown_of_a_spec_is_understood(
+    page: str, field: str, model: type[Part], least: int
+) -> None:
+    """Each YAML block of that field loses nothing when it is read."""
+    text = (ROOT / "docs" / page).read_text()
+    blocks = re.findall(rf"```yaml\n({field}:\n.*?)```", text, re.DOTALL)
+    assert len(blocks) >= least
     for block in blocks:
-        said = yaml.safe_load(block)["rollout"]
-        read = Rollout.model_validate(said)
+        said = yaml.safe_load(block)[field]
+        read = model.model_validate(said)
         assert read.model_dump(by_alias=True, exclude_none=True) == said
