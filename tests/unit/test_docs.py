@@ -53,6 +53,12 @@ def test_commands_and_targets_exist() -> None:
         assert set(re.findall(r"^llm-operator rollout ([a-z]+)", said, re.MULTILINE)) <= rollout
 
 
+def test_tests_and_sources_that_are_named_exist() -> None:
+    for page in PAGES:
+        named = re.findall(r"`((?:tests|operator)/[\w/]+\.py)`", page.read_text())
+        assert [path for path in named if not (ROOT / path).exists()] == [], page
+
+
 def test_the_readme_has_the_example_as_it_is() -> None:
     shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     example = (ROOT / "examples" / "llama-70b-awq.yaml").read_text()
