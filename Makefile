@@ -10,6 +10,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # More than there are cores: the tests wait for a cluster more than they compute.
 WORKERS ?= 4
+# A file is one piece: what its tests share is made once. tests/conftest.py says which goes first.
+SHARED_OUT = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST ?=
 BENCH ?=
 TRACE ?=
@@ -33,7 +35,7 @@ demo-scale: $(READY) ## replicas follow a burst, by a real Prometheus, each deci
 
 .PHONY: test
 test: lint programs ## lint, types, import contracts, all tests, also on a real control plane
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not load" $(PYTEST)
+	$(BIN)/pytest -q $(SHARED_OUT) -m "not load" $(PYTEST)
 
 .PHONY: load
 load: programs ## ten upgrades under traffic, drains, kills, lost nodes; and that the traffic can fail
@@ -41,7 +43,7 @@ load: programs ## ten upgrades under traffic, drains, kills, lost nodes; and tha
 
 .PHONY: unit
 unit: $(READY) ## the tests that need no control plane
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not cluster" $(PYTEST)
+	$(BIN)/pytest -q $(SHARED_OUT) -m "not cluster" $(PYTEST)
 
 .PHONY: lint
 lint: $(READY) ## ruff, mypy, import-linter

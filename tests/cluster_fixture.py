@@ -21,6 +21,21 @@ from llm_operator.cluster.errors import ClusterError
 from llm_operator.cluster.local import LocalCluster
 
 NODES = "a100=2x8,h100=1x8,l4=2x1,t4=2x4"
+LONGEST_FIRST = (
+    "rollout_crashes",
+    "cli_rollout",
+    "operator_no_restart",
+    "rollout_canary",
+    "demo_scale",
+    "demo",
+    "rollout_room",
+    "operator_acceptance",
+    "fleet_nodes",
+    "fleet_pods",
+    "cluster_lifecycle",
+    "chart_install",
+)
+"""Files that take a minute and more, mostly of waiting; roughly is good enough."""
 CRDS = Path(__file__).parent.parent / "crds"
 
 
@@ -30,7 +45,10 @@ def has_fleet() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs the cluster, and get its programs before any test's clock runs."""
+    """Mark what needs the cluster, and get its programs before any test's clock runs.
+
+    The longest files go first, so that no worker is left with one when the others have ended.
+    """
     needy = [item for item in items if "cluster" in getattr(item, "fixturenames", ())]
     for item in needy:
         item.add_marker(pytest.mark.cluster)
@@ -40,6 +58,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         binaries.need(*binaries.CLUSTER_PROGRAMS, progress=progress)
         if any("prometheus" in getattr(item, "fixturenames", ()) for item in needy):
             binaries.need("prometheus", progress=progress)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """The place of a test's file in the order; the order within a file stays."""
+    name = item.path.stem.removeprefix("test_")
+    if name in LONGEST_FIRST:
+        return LONGEST_FIRST.index(name)
+    return len(LONGEST_FIRST) + (item.get_closest_marker("cluster") is None)
 
 
 @pytest.fixture(scope="session")

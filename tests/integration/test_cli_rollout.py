@@ -19,6 +19,10 @@ from llm_operator.cluster.local import LocalCluster
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
+first: dict[str, str] = {}
+"""Revisions before the changes."""
+
+
 @pytest.fixture(scope="module")
 def scene(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     log = tmp_path_factory.mktemp("cli-rollout") / "operator.log"
@@ -27,6 +31,13 @@ def scene(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> It
         opened.want("halted")
         opened.want("canary", replicas=2)
         opened.want("tried")
+        opened.until_ready("canary", "tried")
+        # These two take their time; who asks for them comes later.
+        canary = {"strategy": "Canary", "canary": {"steps": [{"replicas": 1}]}}
+        opened.change("canary", limits={"maxTotalTokens": 1024}, rollout=canary)
+        first["tried"] = current(opened, "tried")
+        opened.fault("tried", "crash-loading")
+        opened.change("tried", limits={"maxTotalTokens": 1024})
         yield opened
 
 
@@ -105,12 +116,8 @@ def test_a_paused_rollout_stays_where_it_is(scene: Room) -> None:
 
 
 def test_a_canary_goes_on_when_it_is_promoted(scene: Room) -> None:
-    scene.until_ready("canary")
     with pytest.raises(CommandError, match="has no canary"):
-        call(scene, "promote", "canary")
-    steps = {"steps": [{"replicas": 1}]}
-    rollout = {"strategy": "Canary", "canary": steps}
-    scene.change("canary", limits={"maxTotalTokens": 1024}, rollout=rollout)
+        call(scene, "promote", "halted")
     paused = scene.until_reason("canary", "Paused")
     assert "step 1 of 1: waits for `llm-operator rollout promote`" in paused["message"]
     assert call(scene, "promote", "canary").exit_code == 0
@@ -118,10 +125,7 @@ def test_a_canary_goes_on_when_it_is_promoted(scene: Room) -> None:
 
 
 def test_a_failed_revision_is_tried_again_when_asked(scene: Room) -> None:
-    scene.until_ready("tried")
-    old = current(scene, "tried")
-    scene.fault("tried", "crash-loading")
-    scene.change("tried", limits={"maxTotalTokens": 1024})
+    old = first["tried"]
     followed = call(scene, "status", "tried", "--timeout=170")
     assert followed.exit_code == 1
     assert "RolledBack" in followed.output
