@@ -30,6 +30,7 @@ def test_the_second_look_goes_up() -> None:
     assert (first.replicas, first.why) == (2, Why.STEADY)
     assert first.why_not_more == "the load has been seen once only: the next look decides"
     assert (second.previous, second.replicas, second.why) == (2, 4, Why.SCALED_UP)
+    assert second.why_not_less == "the load asks for more"
     assert second.message == "52 requests in hand (12 wait), one replica holds 16: 2 -> 4 replicas"
 
 
@@ -196,6 +197,12 @@ def test_a_wait_within_the_window_takes_nothing_away() -> None:
     assert one.settle(10, 3)[-1] == 1
 
 
+def test_what_is_just_enough_is_enough() -> None:
+    """45.6 / 16 / 0.95 are 3, and a little more as a computer reckons."""
+    exact = {"scaleDown": {**FAST["scaleDown"], "tolerance": 5}}
+    assert law(5, behavior=exact).settle(45.6, 3)[-1] == 3
+
+
 def test_a_tolerance_of_all_never_goes_down() -> None:
     tolerant = {"scaleDown": {**FAST["scaleDown"], "tolerance": 100}}
     assert law(5, behavior=tolerant).settle(0, 10)[-1] == 5
@@ -280,6 +287,15 @@ def test_after_an_outage_there_is_no_jump() -> None:
     for _ in range(40):
         gone.see(outage="down")
     assert gone.settle(0, 20) == [4] * 20, "a whole window again"
+
+
+def test_metrics_that_come_back_pod_by_pod_are_no_trend() -> None:
+    one = law(4)
+    for known in (1, 2, 3, 4):
+        for _ in range(2):
+            back = one.see([Load(0, 15)] * known + [Absent()] * (4 - known), load_seconds=600)
+            assert back.replicas == 4
+            assert "expected in" not in back.message
 
 
 def test_a_short_gap_breaks_no_window() -> None:

@@ -28,7 +28,7 @@ def peaks(*seen: tuple[float, float]) -> tuple[Peak, ...]:
 
 
 def test_looks_at_short_intervals_keep_their_extremes() -> None:
-    kept = peaks((0, 1), (2, 9), (4, 3), (6, 2), (20, 1))
+    kept = peaks((0, 1), (2, 9), (4, 2), (6, 3), (20, 1))
     assert kept[1] == Peak(6, demand=9, most=4.5, least=0.5)
     assert [p.at for p in kept] == [0, 6, 20]
 
@@ -59,9 +59,9 @@ def test_a_stretch_ends_with_a_gap() -> None:
 
 
 def test_a_long_window_forgives_a_longer_gap() -> None:
-    assert gap_seconds(POLICY) == 75
-    short = {"scaleDown": {"stabilizationWindowSeconds": 0}}
-    assert gap_seconds(policy(behavior=short)) == 45
+    for window, gap in ((0, 75), (300, 75), (3600, 900)):
+        behavior = {"scaleDown": {"stabilizationWindowSeconds": window}}
+        assert gap_seconds(policy(behavior=behavior)) == gap
 
 
 def test_the_mean_is_of_the_last_seconds_and_now() -> None:

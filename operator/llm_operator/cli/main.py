@@ -171,7 +171,7 @@ def run(
         float, typer.Option(min=1, help="How often it scrapes; three times that is too old.")
     ] = 15,
     scaling_interval_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Decide on replicas this often.")
+        float, typer.Option(min=0.1, max=30, help="Decide on replicas this often.")
     ] = 15,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,

@@ -19,8 +19,9 @@ SAMPLE_SECONDS: Final = 5.0
 PEAK_SECONDS: Final = 10.0
 PEAKS: Final = 25
 CHANGES: Final = 32
-GAP_SECONDS: Final = 45.0
-"""Longest time without a look that does not break a stretch: two looks missed at the usual 15 s."""
+GAP_SECONDS: Final = 75.0
+"""Longest time without a look that does not break a stretch: one missed at the longest interval, 30
+seconds, four at the usual one."""
 CLOCK_SECONDS: Final = 5.0
 """A clock that is put back by less is being corrected; by more, it makes the past worthless."""
 
