@@ -84,6 +84,17 @@ def test_what_is_not_autoscaled_is_said_to_be_so(scene: Room) -> None:
         call(scene, "scaling", "nothing")
 
 
+def test_a_calendar_that_is_none_is_named(scene: Room) -> None:
+    """CEL knows no time zones, so the operator says it."""
+    floor = {"start": "0 8 * * *", "end": "0 18 * * *", "minReplicas": 2}
+    schedule = [floor | {"timeZone": "Mars/Olympus"}]
+    scene.want("nowhere", autoscaling={"maxReplicas": 4, "schedule": schedule})
+    refused = scene.until_reason("nowhere", "InvalidSpec")
+    assert "autoscaling.schedule" in refused["message"]
+    assert "'Mars/Olympus' is no time zone" in refused["message"]
+    assert "nothing is decided yet" in call(scene, "scaling", "nowhere")
+
+
 def test_who_scales_by_hand_is_followed_until_it_is_handed_back(scene: Room) -> None:
     """As the documentation says it: docs/autoscaling.md."""
     until_decided(scene, "scaled")
@@ -98,6 +109,12 @@ def test_who_scales_by_hand_is_followed_until_it_is_handed_back(scene: Room) -> 
     assert "kubectl" in aside["message"]
     assert "scaled Aside 3 1..4" in call(scene, "scaling")
 
+    scene.change("scaled", replicas=3)  # the same number: who wrote it stays the same, too
+    entries = scene.deployment("scaled")["metadata"]["managedFields"]
+    assert any(
+        entry.get("subresource") == "scale" and "f:replicas" in entry["fieldsV1"]["f:spec"]
+        for entry in entries
+    )
     scene.change("scaled", replicas=1)
     until(lambda: told(scene, "scaled")["mode"] == "Auto")
     assert told(scene, "scaled")["desiredReplicas"] == 3
