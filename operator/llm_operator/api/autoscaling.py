@@ -74,8 +74,9 @@ class MetricTargets(Part):
     waiting_requests: Annotated[float, Field(ge=0, le=10_000)] | None = Field(
         None,
         description="Requests waiting in a replica's queue, on average, above which there are too"
-        " few replicas. Unset: a quarter of what may wait by the plan, at least 1 and at most 4."
-        " 0 means that none should wait.",
+        " few replicas; for deep queues set runningShare to 0, which asks for more before any"
+        " waits. Unset: a quarter of what may wait by the plan, at least 1 and at most 4. 0 means"
+        " that none should wait. Held at 80% of what may wait, as more is refused.",
     )
     running_share: Annotated[int, Field(ge=0, le=100)] | None = Field(
         None,
@@ -84,8 +85,8 @@ class MetricTargets(Part):
     )
     queue_seconds: Annotated[float, Field(ge=0, le=3600)] | None = Field(
         None,
-        description="95th percentile of the time that requests wait before they run. Unset or 0:"
-        " not looked at.",
+        description="95th percentile of the time that requests wait before they run; above it"
+        " replicas are asked for in proportion, at most twice as many. Unset or 0: not looked at.",
     )
 
 
