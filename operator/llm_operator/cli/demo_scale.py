@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +26,7 @@ from llm_operator.cli import demo, install, scaling_view, view
 from llm_operator.cli.console import CommandError, console, step
 from llm_operator.cli.scale_play import Figures, Play, changes, figures, picture
 from llm_operator.cli.watching import Watch
+from llm_operator.cluster.errors import ClusterError
 from llm_operator.cluster.load.arrivals import Arrival, Stretch, poisson
 from llm_operator.cluster.load.running import Replay
 from llm_operator.cluster.local import LocalCluster
@@ -133,17 +134,18 @@ def run(
 ) -> Play:
     """Send the arrivals and look on for at least so many seconds, until all answers are there.
 
-    On a terminal the last decision and its arithmetic are shown meanwhile; else each change of
-    replicas is a line. Raises CommandError if the operator ends.
+    Each change of replicas is a line; on a terminal the load and the last decision with its
+    arithmetic are shown meanwhile. Raises CommandError if the operator ends.
     """
     url = f"http://{demo.service_address(cluster, 'default', DEPLOYMENT)}"
-    told = 0
+    told, line = 0, Text()
 
     def shown() -> RenderableType:
         seen, now = watch.seen, datetime.now(UTC)
         if seen is None:
             return Text()
-        return scaling_view.page(seen, now, to.width) if seen.autoscaled else view.page(seen, now)
+        page = scaling_view.page(seen, now, to.width) if seen.autoscaled else view.page(seen, now)
+        return Group(line, "", page)
 
     growing = Live(get_renderable=shown, console=to, refresh_per_second=2, transient=True)
     with Replay(cluster, url, arrivals) as load, growing if to.is_terminal else nullcontext():
@@ -159,11 +161,31 @@ def run(
                     markup=False,
                 )
             told = len(found)
+            if to.is_terminal:
+                line = _line(cluster, time.time() - began)
             time.sleep(_LOOK_S)
         load.stop()
         moments = [moment for moment in watch.moments if moment.at >= began]
         found = changes(watch.decisions.values(), since=began)
         return Play(began, time.time(), moments, load.records, found, gpus)
+
+
+def _line(cluster: LocalCluster, seconds: float) -> Text:
+    """The load at this moment, as Prometheus has it."""
+    running, waiting = (
+        sum(
+            float(found["value"][1]) for found in _ask(cluster, f"{name}{{pod=~'{DEPLOYMENT}-.*'}}")
+        )
+        for name in ("tgi_batch_current_size", "tgi_queue_size")
+    )
+    return Text(f"{seconds:.0f} s: {running:.0f} requests run, {waiting:.0f} wait", "bold")
+
+
+def _ask(cluster: LocalCluster, promql: str) -> list[dict[str, Any]]:
+    try:
+        return cluster.ask_prometheus(promql)
+    except ClusterError:
+        return []
 
 
 def table(play: Play, peak: int) -> Table:
