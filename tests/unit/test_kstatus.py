@@ -168,6 +168,16 @@ STATES = {
         "InProgress",
         available=True,
     ),
+    "a new pod crashed once on the GPU that was made free for it": Judged(
+        situation(
+            OLD,
+            revision(pod(container=crashed("?"))),
+            progress=Progress(Reason.NO_SPARE_GPU, "one by one"),
+        ),
+        Reason.CRASHED,
+        "InProgress",
+        available=True,
+    ),
     "no spare GPU, one at a time": Judged(
         situation(
             OLD, revision(pending(NO_GPU)), progress=Progress(Reason.NO_SPARE_GPU, "one by one")
