@@ -7,6 +7,7 @@ that serve; each pod decodes so many at once and refuses what is above its limit
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -101,18 +102,16 @@ class Pod:
     load_seconds: float
     running: float = 0.0
     queued: float = 0.0
-    served: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
+    served: deque[float] = field(default_factory=lambda: deque(maxlen=60))
+    refused: deque[float] = field(default_factory=lambda: deque(maxlen=60))
 
     def step(self, arriving: float, slots: float, limit: float, seconds: float) -> None:
         """One second: requests end, waiting ones begin, others come, and the rest is refused."""
         done = self.running / seconds
         room = max(limit - (self.running - done) - self.queued, 0.0)
         taken = min(arriving, room)
-        self.served, self.refused = (
-            [*self.served, done][-60:],
-            [*self.refused, arriving - taken][-60:],
-        )
+        self.served.append(done)
+        self.refused.append(arriving - taken)
         waiting = self.queued + taken
         self.running -= done
         begins = min(waiting, max(slots - self.running, 0.0))

@@ -16,6 +16,7 @@ from llm_operator.scaling.policy import Capacity, Policy
 from llm_operator.scaling.terms import Decision, History, Look, State
 
 SEVERAL = settings(deadline=None, max_examples=150)
+FEW = settings(deadline=None, max_examples=40)
 
 NUMBERS = st.floats(0, 200) | st.sampled_from([0.0, 1.0, 64.0])
 ODD = st.sampled_from([math.nan, math.inf, -1.0])
@@ -258,7 +259,7 @@ def turns(counts: list[int]) -> list[int]:
     tolerances=st.tuples(st.integers(0, 50), st.integers(0, 50)),
     share=SHARES,
 )
-@settings(deadline=None, max_examples=40)
+@FEW
 def test_a_constant_load_settles_within_three_changes_and_stays(
     demand: float, begin: int, loads_for: int, tolerances: tuple[int, int], share: int | None
 ) -> None:
@@ -279,7 +280,7 @@ def test_a_constant_load_settles_within_three_changes_and_stays(
 
 
 @given(demands=st.lists(st.floats(0, 300), min_size=2, max_size=2), begin=st.integers(1, 12))
-@settings(deadline=None, max_examples=40)
+@FEW
 def test_more_load_settles_at_no_fewer(demands: list[float], begin: int) -> None:
     settled = [
         Law(policy(maxReplicas=12, behavior=FREE), replicas=begin).settle(demand, 60)[-1]
@@ -289,7 +290,7 @@ def test_more_load_settles_at_no_fewer(demands: list[float], begin: int) -> None
 
 
 @given(st.integers(1, 20), st.floats(1, 300), st.sampled_from([-1e6, -3600.0, 3600.0, 1e6, 1e9]))
-@SEVERAL
+@FEW
 def test_a_clock_that_jumps_moves_nothing(begin: int, demand: float, jump: float) -> None:
     one = Law(policy(maxReplicas=20, behavior=FREE), replicas=begin)
     settled = one.settle(demand, 40)[-1]
@@ -298,7 +299,7 @@ def test_a_clock_that_jumps_moves_nothing(begin: int, demand: float, jump: float
 
 
 @given(st.integers(2, 20), st.sampled_from([-1e6, -3600.0, 3600.0, 1e6]))
-@SEVERAL
+@FEW
 def test_after_a_jump_nothing_goes_before_a_whole_window(begin: int, jump: float) -> None:
     one = Law(policy(maxReplicas=20, behavior=FREE), replicas=begin)
     one.settle(16 * begin * 0.95, 40)
