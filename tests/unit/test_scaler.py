@@ -81,6 +81,17 @@ async def test_more_load_makes_more_replicas_and_less_makes_fewer(world: World) 
         assert kstatus(world.api.all(names.KIND)[0]) == "Current"
 
 
+async def test_while_it_loads_nothing_is_told_and_the_first_load_at_once(world: World) -> None:
+    async with world.operator():
+        world.want(replicas=1, autoscaling=WISH)
+        await world.settle(10 * TICK)
+        assert "lastDecision" not in world.status()["scaling"]
+        await world.serve()
+        await pass_time(world, 2 * TICK)
+        assert world.status()["scaling"]["lastDecision"]["metrics"] == "Complete"
+        assert world.condition("ScalingActive") == ("True", "MetricsComplete")
+
+
 async def test_a_steady_load_writes_nothing(world: World) -> None:
     async with world.operator():
         await autoscaled(world)

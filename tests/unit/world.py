@@ -127,6 +127,9 @@ class World:
             found[key] = Signals(at, readings)
         return found
 
+    def close(self) -> None:
+        """As a source of signals: nothing to give back."""
+
     def _tell(self, verb: str, body: Object) -> None:
         if self.loop is not None:
             asyncio.get_running_loop().call_later(WATCH_DELAY, self.loop.seen, verb, body)

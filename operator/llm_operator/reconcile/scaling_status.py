@@ -62,19 +62,16 @@ class Told:
 
     def take(self, decision: Decision) -> bool:
         """Take note of a decision; True if status is to tell it."""
-        kind, last = _kind(decision.state.value, decision.why.value), self.last
-        if last is None and decision.replicas == decision.previous:
-            can_wait = decision.state is not State.COMPLETE  # nobody has read its pods so far
-        else:
-            can_wait = last is not None and decision.replicas == last.replicas
-        if can_wait:
-            known = last and _kind(last.metrics, last.reason)
-            if kind == known or decision.why is Why.WARMING_UP:
+        last = self.last
+        if decision.replicas == (decision.previous if last is None else last.replicas):
+            kind = _kind(decision.state.value, decision.why.value)
+            if decision.why is Why.WARMING_UP or (
+                last is not None and kind == _kind(last.metrics, last.reason)
+            ):
                 self._pending = None
                 return False
-            if self._pending != kind:
-                self._pending, self._since = kind, decision.at
-            if 0 <= decision.at - self._since < LASTING_SECONDS:
+            first_known = last is None and decision.state is State.COMPLETE
+            if not first_known and not self._lasts(kind, decision.at):
                 return False
         self._pending = None
         self.last = _shown(decision)
@@ -83,6 +80,12 @@ class Told:
         )
         self.past = (short, *self.past)[:LAST]
         return True
+
+    def _lasts(self, kind: tuple[str, str], at: float) -> bool:
+        """Whether decisions have been of this kind for long enough."""
+        if self._pending != kind:
+            self._pending, self._since = kind, at
+        return not 0 <= at - self._since < LASTING_SECONDS
 
     def seen(
         self,
