@@ -13,8 +13,10 @@ from rich.console import Console, RenderableType
 
 from llm_operator.cli import scale_play
 from llm_operator.cli.scale_play import Play
+from llm_operator.cluster.load.records import percentile, waits
 
 _PART_S = 30.0
+_COLD_START_S = 120.0
 _WIDTH = 118
 
 _TITLES = {"scaler": "1 to {most}, scaled", "one": "1, fixed", "peak": "{most}, fixed"}
@@ -61,6 +63,7 @@ def _side_by_side(
         ("first token, p50 (clients)", (_seconds(f.wait_p50) for f in found.values())),
         ("first token, p95", (_seconds(f.wait_p95) for f in found.values())),
         ("first token, p99", (_seconds(f.wait_p99) for f in found.values())),
+        ("first token, p95, from minute 2 on", (_seconds(settled(p)) for p in plays.values())),
         ("waiting at once, most", (str(f.most_waiting) for f in found.values())),
         ("replicas serving, most", (str(f.most) for f in found.values())),
         ("changes of replicas", (str(f.changes) for f in found.values())),
@@ -69,6 +72,12 @@ def _side_by_side(
     ]
     titles = [f"replicas: {_title(name, about)}" for name in found]
     return _table(["", *titles], ([what, *cells] for what, cells in rows))
+
+
+def settled(play: Play) -> float:
+    """p95 of the time to the first token, without the minutes in which a cold start shows."""
+    late = [one for one in play.records if one.began >= play.began + _COLD_START_S]
+    return percentile(waits(late), 0.95)
 
 
 def _by_time(play: Play) -> list[str]:

@@ -54,6 +54,12 @@ def test_runs_stand_side_by_side_and_each_by_itself() -> None:
     assert "▲" in lines[fence + 1]
 
 
+def test_the_cold_start_can_be_left_out() -> None:
+    slow = [Record("stream", False, 1000.0 + at, 99, Outcome.OK, first=50.0) for at in range(119)]
+    swift = [Record("stream", False, 1120.0 + at, 9, Outcome.OK, first=1.0) for at in range(9)]
+    assert trace_report.settled(Play(1000.0, 1200.0, (), [*slow, *swift])) == 1.0
+
+
 @pytest.mark.parametrize(
     ("name", "replicas", "scaled"), [("one", 1, False), ("peak", 6, False), ("scaler", None, True)]
 )
