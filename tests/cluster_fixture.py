@@ -22,18 +22,20 @@ from llm_operator.cluster.local import LocalCluster
 
 NODES = "a100=2x8,h100=1x8,l4=2x1,t4=2x4"
 LONGEST_FIRST = (
-    "rollout_crashes",
     "cli_rollout",
+    "scaling_faults",
     "operator_no_restart",
     "rollout_canary",
-    "demo_scale",
-    "demo",
     "rollout_room",
+    "rollout_crashes",
+    "demo",
+    "rollout_failures",
     "operator_acceptance",
     "fleet_nodes",
+    "chart_install",
     "fleet_pods",
     "cluster_lifecycle",
-    "chart_install",
+    "cluster_prometheus",
 )
 """Files that take a minute and more, mostly of waiting; roughly is good enough."""
 CRDS = Path(__file__).parent.parent / "crds"
