@@ -154,7 +154,7 @@ def test_what_runs_can_run() -> None:
     assert learned(see(Load(0, 33), Load(0, 10)), ran=43) == 33
     assert learned(see(Load(0, 15), Load(0, 10)), ran=25) is None
     assert learned(see(Load(0, 15)), ran=15, believed=12.0) == 15
-    assert learned(see(Load(0, 900)), ran=900) == CAPACITY.concurrent_requests
+    assert learned(see(Load(0, 900)), ran=900) == 2 * CAPACITY.sequences
 
 
 # trend

@@ -16,6 +16,9 @@ from llm_operator.scaling.terms import Sample, State
 
 LEAST_OF_PLAN: Final = 0.25
 """Share of the plan's sequences below which no observation goes."""
+MOST_OF_PLAN: Final = 2.0
+"""Times the plan's sequences above which no observation goes. Short requests fit in great numbers,
+but each of them is then answered more slowly, which no target sees."""
 LEARNED: Final = 0.5
 """How far one look moves the observed sequences towards what it shows."""
 STILL_FILLING: Final = 1.1
@@ -75,4 +78,4 @@ def learn(
         believed = max([believed, *(load.running for load in seen.loads)])
     if observed is None and believed == planned:
         return None
-    return min(believed, float(max(capacity.concurrent_requests, 1)))
+    return min(believed, planned * MOST_OF_PLAN, float(max(capacity.concurrent_requests, 1)))
