@@ -124,7 +124,7 @@ def test_a_rising_load_is_met_where_it_will_be() -> None:
 
 
 def test_what_a_look_teaches_counts_from_the_next_decision_on() -> None:
-    """A replica that runs 60 can do twice what is planned; but more now never asks for fewer now."""
+    """Twice the plan may be learnt of one that runs 60; more load now never asks for fewer now."""
     one = law(3)
     one.settle(45, 3)
     taught = one.see([Load(0, 60), Load(0, 15), Load(0, 15)])
