@@ -24,6 +24,7 @@ from llm_operator.observe.gather import Observed
 from llm_operator.observe.signals import PodSource
 from llm_operator.reconcile.revisions import existing_of, seconds
 from llm_operator.reconcile.scaling_status import Mode, Told, read_told
+from llm_operator.rollout.policy import policy_from as rollout_policy
 from llm_operator.scaling.law import decide
 from llm_operator.scaling.policy import Capacity, policy_from
 from llm_operator.scaling.terms import Decision, History, Look, Replica
@@ -88,9 +89,8 @@ class Scaler:
             automatic = "autoscaling" in raw
             if automatic and tracked is not None:
                 return tracked.desired
-            if automatic and (running := _running(observed)) is not None:
-                return running
-            return int(raw.get("replicas", 1))
+            user = int(raw.get("replicas", 1))
+            return _without_a_wish(observed, user) if automatic else user
         if spec.autoscaling is None:
             self.forget(observed.key)
             return spec.replicas
@@ -236,24 +236,38 @@ def _renewed(before: Subject, spec: LLMDeploymentSpec, writers: tuple[str, ...])
     return Subject(spec.autoscaling, spec.replicas, before.capacity, before.rolling_out, writers)
 
 
-def _running(observed: Observed) -> int | None:
-    """What the one ReplicaSet with replicas is asked for; None if there is none, or several."""
+def _running(observed: Observed) -> tuple[int, int]:
+    """What the ReplicaSets are asked for in all, and how many of them are asked for any."""
     counts = [one.replicas for one in existing_of(observed).values() if one.replicas]
-    return counts[0] if len(counts) == 1 else None
+    return sum(counts), len(counts)
+
+
+def _without_a_wish(observed: Observed, user: int) -> int:
+    """As many as before, after a restart with a spec that cannot be read."""
+    told = read_told(observed.deployment)
+    if told.mode in (Mode.ADVISE, Mode.ASIDE):
+        return user
+    running, revisions = _running(observed)
+    known = told.desired if told.mode is Mode.AUTO else None
+    if known is None:
+        return running or user
+    return max(known, running) if revisions == 1 else known
 
 
 def _first(observed: Observed, spec: LLMDeploymentSpec, told: Told) -> int:
     """Where to begin: after a restart with what was wanted, else with what runs.
 
     What runs may be more than was written down, if a process ended in between; it is not taken
-    back on that ground.
+    back on that ground. Nor is it where nothing was written down: then the surge of a rollout may
+    stay, rather than a replica go that was wanted.
     """
     assert spec.autoscaling is not None
-    running = _running(observed)
+    running, revisions = _running(observed)
     known = told.desired if told.mode is Mode.AUTO else None
-    if known is not None:
-        return max(known, running or 0)
-    return _bounds(spec.autoscaling)[0] if running is None else running
+    if known is None:
+        return running or _bounds(spec.autoscaling)[0]
+    surge = rollout_policy(spec.rollout, known, 0).surge if revisions > 1 else 0
+    return max(known, running - surge)
 
 
 def _bounds(wish: Autoscaling) -> tuple[int, int]:
