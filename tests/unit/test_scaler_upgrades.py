@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.unit.test_scaler import LONG, WISH, autoscaled, pass_time, replicas
-from tests.unit.world import World
+from tests.unit.world import TICK, World
 
 from llm_operator.api import names
 
@@ -92,3 +92,67 @@ async def test_autoscaling_that_is_switched_on_amid_an_upgrade_takes_nothing(wor
         world.want(replicas=4, autoscaling=WISH, **NEW)
         await pass_time(world, LONG)
         assert replicas(world) >= 4
+
+
+def crash(world: World, replica_set: str) -> None:
+    """The engine of its pods ends again and again."""
+    crashed = {
+        "name": "tgi",
+        "restartCount": 9,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
+    }
+    for pod in world.api.all("Pod"):
+        if pod["metadata"]["name"].startswith(replica_set):
+            status = pod["status"]
+            kept = [c for c in status["conditions"] if c["type"] == "PodScheduled"]
+            world.api.put(
+                {**pod, "status": {**status, "conditions": kept, "containerStatuses": [crashed]}}
+            )
+
+
+async def test_what_an_upgrade_came_back_to_follows_the_load(world: World) -> None:
+    async with world.operator():
+        many = await exchanging(world)
+        new = world.current()["metadata"]["name"]
+        for _ in range(40):
+            crash(world, new)
+            await world.settle(5)
+        assert world.condition("Stalled") == ("True", "RolledBack")
+        assert replicas(world) == many
+        world.play()
+        world.demand["llama"] = 0
+        await pass_time(world, 1800)
+        assert sets(world)[new] == 0
+        assert replicas(world) == 1
+        world.demand["llama"] = 400
+        await pass_time(world, 300)
+        assert sets(world)[new] == 0
+        assert replicas(world) == many
+
+
+async def test_an_evicted_pod_of_before_is_no_rollout(world: World) -> None:
+    """Nobody deletes those for a long time."""
+    async with world.operator():
+        await exchanging(world)
+        labels = next(
+            pod["metadata"]["labels"]
+            for pod in world.api.all("Pod")
+            if not pod["metadata"]["name"].startswith(world.current()["metadata"]["name"])
+        )
+        await world.serve()
+        assert world.condition() == ("True", "Ready")
+        world.demand["llama"] = 0
+        for _ in range(100):
+            world.api.put(
+                {
+                    "kind": "Pod",
+                    "metadata": {"name": "evicted-0", "namespace": "ns", "labels": labels},
+                    "spec": {},
+                    "status": {"phase": "Failed", "reason": "Evicted"},
+                }
+            )
+            await world.settle(TICK)
+            world.play()
+        assert replicas(world) == 1
+        assert world.condition() == ("True", "Ready")

@@ -103,9 +103,11 @@ class Reconciler:
         step = self._rollouts.next_step(observed, existing, spec, wanted.record, replicas, lost)
         annotations = observed.deployment["metadata"].get("annotations") or {}
         retry = annotations.get(names.ANNOTATION_RETRY)
-        name = wanted.record.revision if wanted.record else None
-        rolling_out = step.report is not None or is_rolling_out(observed, name)
-        self.scaler.follow(observed.key, capacity_of(wanted.record), rolling_out)
+        # After a failure the one before is what serves, and what the load is held against.
+        serves = existing.get(step.target or "")
+        record = (serves and serves.record) or wanted.record
+        rolling_out = is_rolling_out(observed, step)
+        self.scaler.follow(observed.key, capacity_of(record), rolling_out)
         outcome = Outcome(
             observed.generation,
             replicas,

@@ -25,6 +25,7 @@ from llm_operator.observe.signals import PodSource
 from llm_operator.reconcile.revisions import existing_of, seconds
 from llm_operator.reconcile.scaling_status import Mode, Told, read_told
 from llm_operator.rollout.policy import policy_from as rollout_policy
+from llm_operator.rollout.stepper import Step
 from llm_operator.scaling.law import decide
 from llm_operator.scaling.policy import Capacity, policy_from
 from llm_operator.scaling.terms import Decision, History, Look, Replica
@@ -193,12 +194,15 @@ class Scaler:
         return decision
 
     def _pods(self, key: Key) -> list[PodFact]:
-        """The pods that count: neither on their way out nor ended for good."""
-        pods: Iterable[PodFact] = (e.fact for e in self._store.owned(key, "Pod"))
-        return [p for p in pods if not p.deleting and p.phase not in ("Failed", "Succeeded")]
+        return _counting(e.fact for e in self._store.owned(key, "Pod"))
 
     def _now(self) -> float:
         return self._clock().timestamp()
+
+
+def _counting(pods: Iterable[PodFact]) -> list[PodFact]:
+    """The pods that count: neither on their way out nor ended for good."""
+    return [p for p in pods if not p.deleting and p.phase not in ("Failed", "Succeeded")]
 
 
 def capacity_of(record: Record | None) -> Capacity | None:
@@ -213,10 +217,15 @@ def capacity_of(record: Record | None) -> Capacity | None:
     )
 
 
-def is_rolling_out(observed: Observed, wanted: str | None) -> bool:
-    """Pods of more than the wanted revision are there, or to come."""
-    others = any(one.replicas for name, one in existing_of(observed).items() if name != wanted)
-    return others or any(pod.revision != wanted and not pod.deleting for pod in observed.pods)
+def is_rolling_out(observed: Observed, step: Step) -> bool:
+    """Pods of more than the step's target are there, or to come, or something is on its way.
+
+    What has come to a standstill with one revision is at rest, as after a rollback.
+    """
+    if step.report is not None and not step.report.stalled:
+        return True
+    others = any(one.replicas for name, one in existing_of(observed).items() if name != step.target)
+    return others or any(pod.revision != step.target for pod in _counting(observed.pods))
 
 
 def _replica(pod: PodFact) -> Replica:

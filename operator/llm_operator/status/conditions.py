@@ -70,7 +70,7 @@ def verdict(situation: Situation) -> Verdict:
         return Verdict(False, cause.stuck and progress is None, cause.reason, message)
     if progress is not None:
         return Verdict(False, False, progress.reason, progress.message)
-    older = sum(len(r.pods) for r in situation.revisions if not r.wanted)
+    older = sum(len(r.left) for r in situation.revisions if not r.wanted)
     if wanted.ready >= situation.replicas and older:
         message = f"{_share(wanted, situation)} updated; {_pods(older)} of the previous revision"
         return Verdict(False, False, Reason.UPDATING, f"{message} still to go")

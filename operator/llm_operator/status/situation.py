@@ -76,10 +76,15 @@ class RevisionSeen:
         if self.failed is not None:
             return RevisionState.FAILED
         if self.replicas == 0:
-            return RevisionState.DRAINING if self.pods else RevisionState.RETIRED
+            return RevisionState.DRAINING if self.left else RevisionState.RETIRED
         if self.ready >= self.replicas:
             return RevisionState.SERVING
         return RevisionState.ASKED if self.up > self.ready else RevisionState.LOADING
+
+    @property
+    def left(self) -> tuple[PodFact, ...]:
+        """Pods that still have something. What was evicted has not, though it may stay for long."""
+        return tuple(pod for pod in self.pods if pod.phase != "Failed")
 
     @property
     def alive(self) -> tuple[PodFact, ...]:
