@@ -10,10 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.scaling_world import CAPACITY, START, TICK, Law, even, look, policy
 
-from llm_operator.facts.signals import Absent, Broken, Fresh, Idle, Load, Reading, Stale
+from llm_operator.facts.signals import (
+    Absent,
+    Broken,
+    Fresh,
+    Idle,
+    Load,
+    Reading,
+    Signals,
+    Stale,
+)
 from llm_operator.scaling.law import decide
 from llm_operator.scaling.policy import Capacity, Policy
-from llm_operator.scaling.terms import Decision, History, Look, State
+from llm_operator.scaling.schedule import floor_at
+from llm_operator.scaling.terms import Decision, History, Look, Replica, State
 
 SEVERAL = settings(deadline=None, max_examples=150)
 FEW = settings(deadline=None, max_examples=40)
@@ -41,15 +51,9 @@ DIRECTIONS = st.none() | st.fixed_dictionaries(
         "tolerance": SHARES,
     }
 )
-FLOORS = st.lists(
-    st.sampled_from(
-        [
-            {"start": "0 * * * *", "end": "30 * * * *", "minReplicas": 4},
-            {"start": "*/10 * * * *", "end": "5 * * * *", "minReplicas": 40},
-        ]
-    ),
-    max_size=2,
-)
+HALF_HOURS = {"start": "0 * * * *", "end": "30 * * * *", "minReplicas": 4}
+TEN_MINUTES = {"start": "*/10 * * * *", "end": "5 * * * *", "minReplicas": 40}
+FLOORS = st.sampled_from([[], [], [], [HALF_HOURS], [HALF_HOURS, TEN_MINUTES]])
 CAPACITIES = st.builds(
     Capacity,
     sequences=st.integers(0, 300),
@@ -63,8 +67,8 @@ def policies(draw: st.DrawFn, capacity: Capacity = CAPACITY) -> Policy:
     """Any spec there may be, minimum above maximum and targets of 0 included."""
     return policy(
         capacity,
-        minReplicas=draw(st.integers(1, 12)),
-        maxReplicas=draw(st.integers(1, 12)),
+        minReplicas=draw(st.sampled_from([1, 1, 3, 12])),
+        maxReplicas=draw(st.sampled_from([1, 9, 60])),
         metric={
             "waitingRequests": draw(st.none() | st.sampled_from([0.0, 0.5, 4.0, 10_000.0])),
             "runningShare": draw(SHARES),
@@ -76,9 +80,20 @@ def policies(draw: st.DrawFn, capacity: Capacity = CAPACITY) -> Policy:
     )
 
 
+EVEN: list[Load | Reading] = [
+    Idle(START),
+    Load(0, 1.0, 1.0),
+    Load(3, 20, 1.0),
+    Load(30, 20),
+]
+
+
 @st.composite
 def looks(draw: st.DrawFn, capacity: Capacity, rules: Policy, current: int) -> Look:
-    """What there is need not be what was asked for."""
+    """All serve and are known, quiet or busy; or what there is need not be what was asked for."""
+    if draw(st.booleans()):
+        load = draw(st.sampled_from(EVEN))
+        return look([load] * max(current, 1), current=current, policy=rules, capacity=capacity)
     return look(
         draw(st.lists(READINGS, max_size=3)),
         current=current,
@@ -124,19 +139,59 @@ def test_the_bounds_hold(past: tuple[Look, History, float]) -> None:
     assert floor_of(rules) <= decision.replicas <= rules.maximum
 
 
-@given(pasts())
+WRONGS = st.sampled_from(["pod", "outage", "rollout", "loading"])
+
+
+def spoiled(seen: Look, what: str, unknown: Reading) -> Look:
+    """The same look, but for something that is unknown or moves."""
+    readings = {**seen.signals.readings, "dark": unknown}
+    if what == "pod":
+        dark = Replica("dark", serving=True, load_seconds=60.0)
+        signals = replace(seen.signals, readings=readings)
+        return replace(seen, replicas=(*seen.replicas[1:], dark), signals=signals)
+    if what == "outage":
+        return replace(seen, signals=Signals(START, outage="time-out"))
+    if what == "rollout":
+        return replace(seen, rolling_out=True)
+    return replace(seen, replicas=(*seen.replicas[1:], Replica("new", serving=False)))
+
+
+@given(pasts(), WRONGS, UNKNOWN)
 @SEVERAL
-def test_nothing_goes_but_by_the_maximum_where_anything_is_unknown(
-    past: tuple[Look, History, float],
+def test_nothing_goes_but_by_the_maximum_where_anything_is_unknown_or_moves(
+    past: tuple[Look, History, float], what: str, unknown: Reading
 ) -> None:
-    decision, _ = decide(*past)
-    seen = past[0]
-    serving = [r.name for r in seen.replicas if r.serving]
-    dark = seen.signals.outage or any(
-        not isinstance(seen.signals.of(name), Fresh | Idle) for name in serving
-    )
-    if dark or decision.state is not State.COMPLETE or seen.rolling_out or not serving:
-        assert decision.replicas >= min(seen.current, seen.policy.maximum)
+    seen, history, now = past
+    fresh = replace(history, coming=None)
+    decision, _ = decide(spoiled(seen, what, unknown), fresh, now)
+    assert decision.replicas >= min(seen.current, seen.policy.maximum)
+    if what in ("pod", "outage"):
+        assert decision.state is not State.COMPLETE
+
+
+@given(
+    replicas=st.integers(2, 20),
+    busy=st.floats(0, 0.4),
+    window=st.sampled_from([0, 60, 300]),
+    change=st.sampled_from([None, 3, "50%", "100%"]),
+    what=WRONGS,
+    unknown=UNKNOWN,
+)
+@SEVERAL
+def test_whatever_is_unknown_or_moves_keeps_what_else_would_go(
+    replicas: int, busy: float, window: int, change: int | str | None, what: str, unknown: Reading
+) -> None:
+    down = {"stabilizationWindowSeconds": window, "maxChange": change}
+    one = Law(policy(maxReplicas=20, behavior={"scaleDown": down}), replicas=replicas)
+    loads = even(busy * 16 * replicas, replicas)
+    for _ in range(25):
+        one.see(loads)
+        one.replicas = replicas
+    seen = look(loads, policy=one.policy)
+    free, _ = decide(seen, one.history, one.at)
+    assert replicas - one.policy.down.most(replicas) <= free.replicas < replicas
+    held, _ = decide(spoiled(seen, what, unknown), one.history, one.at)
+    assert held.replicas == replicas
 
 
 @given(pasts())
@@ -191,14 +246,15 @@ def test_a_restart_starts_no_herd(rules: Policy, current: int, demand: float) ->
 @given(pasts())
 @SEVERAL
 def test_no_step_is_larger_than_its_rate(past: tuple[Look, History, float]) -> None:
+    """From within the bounds of that moment."""
+    seen, _, now = past
     decision, _ = decide(*past)
-    rules = past[0].policy
-    low = min(max([rules.minimum, *([4, 40] if rules.floors else [])]), rules.maximum)
-    current = past[0].current
-    begin = min(max(current, rules.minimum), rules.maximum)
-    assert decision.replicas <= max(begin + rules.up.most(max(begin, 1)), low)
-    if begin == current:
-        assert decision.replicas >= begin - rules.down.most(begin)
+    rules = seen.policy
+    floor = floor_at(rules.floors, now)
+    low = min(max(rules.minimum, floor.min_replicas if floor else 0), rules.maximum)
+    begin = min(max(seen.current, low), rules.maximum)
+    assert decision.replicas <= begin + rules.up.most(begin)
+    assert decision.replicas >= begin - rules.down.most(begin)
 
 
 @given(pasts())
