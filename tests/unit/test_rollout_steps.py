@@ -10,7 +10,7 @@ from tests.unit.rollout_world import GARBAGE, Kind, World, world
 from llm_operator.api.status import Reason
 from llm_operator.rollout.policy import ALL_STEPS, CanaryStep, Policy, Strategy
 from llm_operator.rollout.report import Report
-from llm_operator.rollout.seen import Seen, Verdict
+from llm_operator.rollout.seen import PodSeen, RevisionSeen, Seen, Verdict
 from llm_operator.rollout.stepper import Step, next_step
 
 BASE = Policy(surge=1, floor=3, tight_floor=2, deadline_seconds=900)
@@ -448,3 +448,13 @@ def test_going_back_to_an_old_spec_reuses_its_revision() -> None:
     assert one.serving("a") == 1
     assert set(one.sets) == {"a", "b"}
     assert (one.sets["a"].completed_at or 0) > (one.sets["b"].completed_at or 0)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_revision_with_pods_that_may_not_be_seen_yet_is_not_deleted(settled: bool) -> None:
+    """It was asked for some until just now."""
+    before = RevisionSeen("a", 0.0, replicas=0, settled=settled)
+    serving = RevisionSeen("b", 1.0, 1, (PodSeen("b-1", 1.0, ready=True, ready_since=2.0),))
+    policy = replace(BASE, history=0, floor=1)
+    step = next_step(Seen((before, serving)), "b", 1, policy, 100.0)
+    assert step.delete == (("a",) if settled else ())

@@ -39,7 +39,10 @@ def to_delete(scene: Scene, keep: Collection[str]) -> tuple[str, ...]:
     idle = [
         r
         for r in scene.others
-        if r.name not in keep and not r.count and not any(p.gone_by is not None for p in r.pods)
+        if r.name not in keep
+        and r.settled  # a pod that we do not see yet may have come
+        and not r.count
+        and not any(p.gone_by is not None for p in r.pods)
     ]
     idle.sort(key=lambda r: (max(r.created, r.completed_at or 0.0), r.name), reverse=True)
     return tuple(r.name for r in idle[scene.policy.history :])
