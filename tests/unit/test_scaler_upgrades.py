@@ -156,3 +156,24 @@ async def test_an_evicted_pod_of_before_is_no_rollout(world: World) -> None:
             world.play()
         assert replicas(world) == 1
         assert world.condition() == ("True", "Ready")
+
+
+async def test_a_canary_that_pauses_leaves_the_rest_free_to_follow_the_load(world: World) -> None:
+    wish = {**WISH, "minReplicas": 4, "maxReplicas": 12}
+    steps = {"strategy": "Canary", "canary": {"steps": [{"replicas": "25%"}]}}
+    async with world.operator():
+        await autoscaled(world, **wish)
+        (old,) = sets(world)
+        world.want(autoscaling=wish, rollout=steps, **NEW)
+        await pass_time(world, 120)
+        new = world.current()["metadata"]["name"]
+        assert sets(world) == {old: 3, new: 1}
+        assert world.condition()[1] == "Paused"
+        world.demand["llama"] = 400
+        await pass_time(world, LONG)
+        assert world.status()["scaling"]["desiredReplicas"] == 12
+        assert sets(world) == {old: 9, new: 3}
+        assert world.condition()[1] == "Paused"
+        world.writes()
+        await pass_time(world, LONG)
+        assert world.writes() == []

@@ -158,7 +158,22 @@ def _goals(scene: Scene, name: str, at: Stage | None) -> dict[str, int]:
         return _recreated(scene, name)
     most = scene.replicas if scene.proven else min(1, scene.replicas)
     goal = _grown(scene, min(most, at.replicas) if at else most)
-    return {**shrunk(scene, at.replicas if at else scene.replicas), name: goal}
+    goals = shrunk(scene, at.replicas if at else scene.replicas)
+    if at is not None and at.pausing and not scene.makes_room:
+        goals = _filled_up(scene, goals, goal)
+    return {**goals, name: goal}
+
+
+def _filled_up(scene: Scene, goals: dict[str, int], goal: int) -> dict[str, int]:
+    """What is wanted beyond the canary's share, as when the load has grown, the best of the others
+    has: it may be long until the canary goes on. (Where room is made for it, fewer are no lack.)"""
+    room = scene.room - max(goal - (scene.target.replicas if scene.target else 0), 0)
+    more = min(scene.replicas - sum(goals.values()) - goal, room)
+    good = [r for r in scene.others if r.count and r.failure is None]
+    if more <= 0 or not good:
+        return goals
+    best = max(good, key=lambda r: (scene.kept(r, r.replicas), *_worth(r)))
+    return {**goals, best.name: goals[best.name] + more}
 
 
 def _recreated(scene: Scene, name: str) -> dict[str, int]:
