@@ -231,6 +231,10 @@ class ScalingStatus(Part):
     min_replicas: int
     max_replicas: int
     desired_replicas: int = Field(description="Replicas that the scaler wants.")
+    observed_sequences: float | None = Field(
+        None,
+        description="Requests that a replica was seen to decode at once, where not as planned.",
+    )
     last_decision: DecisionStatus | None = None
     decisions: list[PastDecisionStatus] = Field(
         default_factory=list, max_length=20, description="The last ones, newest first."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from llm_operator.api import names
@@ -98,7 +98,8 @@ class Scaler:
         if tracked is None:
             subject = Subject(spec.autoscaling, spec.replicas, None, False, _writers(observed))
             told = read_told(observed.deployment)
-            tracked = Tracked(subject, _first(observed, spec, told), told)
+            history = History(observed_sequences=told.observed)
+            tracked = Tracked(subject, _first(observed, spec, told), told, history)
             self._tracked[observed.key] = tracked
         else:
             tracked.subject = _renewed(tracked.subject, spec, _writers(observed))
@@ -114,6 +115,9 @@ class Scaler:
         tracked = self._tracked.get(key)
         if tracked is not None:
             s = tracked.subject
+            if None not in (s.capacity, capacity) and s.capacity != capacity:
+                # What was observed is of another model, or on other cards.
+                tracked.history = replace(tracked.history, observed_sequences=None)
             tracked.subject = Subject(s.wish, s.user_replicas, capacity, rolling_out, s.writers)
 
     def seen(self, key: Key) -> ScalingSeen | None:
@@ -188,7 +192,9 @@ class Scaler:
         moved = decision.replicas != tracked.desired
         if subject.mode is Mode.AUTO:
             tracked.desired = decision.replicas
-        if tracked.told.take(decision) or (moved and subject.mode is Mode.AUTO):
+        patience = 0.0 if subject.mode is Mode.AUTO else look.policy.down.stabilization_seconds
+        told = tracked.told.take(decision, tracked.history.observed_sequences, patience)
+        if told or (moved and subject.mode is Mode.AUTO):
             metrics.SCALING_DECISIONS.labels(decision.why).inc()
             self._enqueue(key)
         return decision

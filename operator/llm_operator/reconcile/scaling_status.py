@@ -27,6 +27,10 @@ LAST = 20
 """Decisions that status keeps."""
 LASTING_SECONDS = 30.0
 """A change that leaves the number of replicas as it is counts once it has lasted so long."""
+OVER_SECONDS = 300.0
+"""A lack that comes and goes with the scatter of requests is over once it has been for so long."""
+LEARNED = 0.2
+"""By how much what a replica holds must be another than was told, to be told."""
 
 _LASTING = (Why.AT_MAXIMUM, Why.SCHEDULED)
 """Reasons to stay that a user may want to do something about."""
@@ -51,41 +55,73 @@ class Told:
     """What status says, or is about to say: the last decision worth telling, and those before.
 
     `mode` and `desired` are of the status that was read at the start, None if there was none.
+    `observed`: requests that a replica was seen to decode at once; it is read back as well.
     """
 
     last: DecisionStatus | None = None
     past: tuple[PastDecisionStatus, ...] = ()
     mode: Mode | None = None
     desired: int | None = None
-    _pending: tuple[str, str] | None = field(default=None, repr=False)
+    observed: float | None = None
+    _pending: tuple[object, ...] | None = field(default=None, repr=False)
     _since: float = 0.0
 
-    def take(self, decision: Decision) -> bool:
-        """Take note of a decision; True if status is to tell it."""
-        last = self.last
-        if decision.replicas == (decision.previous if last is None else last.replicas):
-            kind = _kind(decision.state.value, decision.why.value)
-            if decision.why is Why.WARMING_UP or (
-                last is not None and kind == _kind(last.metrics, last.reason)
-            ):
-                self._pending = None
-                return False
-            first_known = last is None and decision.state is State.COMPLETE
-            if not first_known and not self._lasts(kind, decision.at):
-                return False
+    def take(
+        self, decision: Decision, observed: float | None = None, patience: float = 0.0
+    ) -> bool:
+        """Take note of a decision; True if status is to tell it.
+
+        `patience`: seconds for which fewer replicas than told last must have been enough.
+        """
+        kind = _kind(decision.state.value, decision.why.value)
+        if decision.replicas != self._replicas(decision):
+            wait = self._before_another_number(decision, patience)
+        elif decision.why is Why.WARMING_UP or not self._is_news(kind, observed):
+            self._pending = None
+            return False
+        else:
+            wait = self._before_another_reason(decision)
+        if not self._lasts((decision.replicas, *kind), decision.at, wait):
+            return False
         self._pending = None
-        self.last = _shown(decision)
+        self.last, self.observed = _shown(decision), observed
         short = PastDecisionStatus(
             **self.last.model_dump(include=set(PastDecisionStatus.model_fields))
         )
         self.past = (short, *self.past)[:LAST]
         return True
 
-    def _lasts(self, kind: tuple[str, str], at: float) -> bool:
+    def _replicas(self, decision: Decision) -> int:
+        """What has been told, or need not be told."""
+        return decision.previous if self.last is None else self.last.replicas
+
+    def _is_news(self, kind: tuple[str, str], observed: float | None) -> bool:
+        last = self.last
+        if last is None or kind != _kind(last.metrics, last.reason):
+            return True
+        if observed is None or self.observed is None:
+            return observed is not self.observed
+        return abs(observed - self.observed) > LEARNED * self.observed
+
+    def _before_another_number(self, decision: Decision, patience: float) -> float:
+        """Seconds; only advice can go back and forth, since nothing comes of it."""
+        last = self.last
+        if last is None or decision.replicas > last.replicas or decision.previous != last.previous:
+            return 0.0
+        return patience if decision.state == last.metrics else min(patience, LASTING_SECONDS)
+
+    def _before_another_reason(self, decision: Decision) -> float:
+        last = self.last
+        if last is None:
+            return 0.0 if decision.state is State.COMPLETE else LASTING_SECONDS
+        relieved = last.reason == Why.AT_MAXIMUM and decision.state == last.metrics
+        return OVER_SECONDS if relieved else LASTING_SECONDS
+
+    def _lasts(self, kind: tuple[object, ...], at: float, seconds: float) -> bool:
         """Whether decisions have been of this kind for long enough."""
         if self._pending != kind:
             self._pending, self._since = kind, at
-        return not 0 <= at - self._since < LASTING_SECONDS
+        return not 0 <= at - self._since < seconds
 
     def seen(
         self,
@@ -103,6 +139,7 @@ class Told:
             min_replicas=minimum,
             max_replicas=maximum,
             desired_replicas=advised if mode is Mode.ADVISE else desired,
+            observed_sequences=None if self.observed is None else round(self.observed, 1),
             last_decision=self.last,
             decisions=list(self.past),
         )
@@ -141,7 +178,13 @@ def read_told(deployment: Mapping[str, Any]) -> Told:
         return Told()
     except ValueError:  # words of another operator
         return Told(desired=known.desired_replicas)
-    return Told(known.last_decision, tuple(known.decisions), mode, known.desired_replicas)
+    return Told(
+        known.last_decision,
+        tuple(known.decisions),
+        mode,
+        known.desired_replicas,
+        known.observed_sequences,
+    )
 
 
 def _kind(state: str, why: str) -> tuple[str, str]:
