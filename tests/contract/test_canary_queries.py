@@ -234,6 +234,16 @@ async def test_what_goes_wrong_is_told(error: Exception, said: str) -> None:
     assert (found.new, found.old) == (None, None)
 
 
+async def test_buckets_without_a_bound_end_no_measuring() -> None:
+    prometheus = Recorded({START: {"llama-b-1": "", "llama-a-1": ""}, START + 9: dict(BOTH)})
+    prometheus.now = START + 60
+    prometheus.extra = lambda sample: [
+        replace(sample, labels={k: v for k, v in sample.labels.items() if k != "le"})
+    ]
+    found = await measure(prometheus, question(*PODS), START + 60)
+    assert "measuring failed" in found.outage
+
+
 # in the background
 
 
@@ -255,6 +265,7 @@ class Told:
 
 
 PODS = {"llama-b-1": START}, {"llama-a-1": START}
+BOTH = {"llama-b-1": LOAD, "llama-a-1": LOAD}
 BUSY: Timeline = {
     START: {"llama-a-1": "", "llama-b-1": ""},
     START + 40: {"llama-a-1": LOAD, "llama-b-1": LOAD},

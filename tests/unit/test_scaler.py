@@ -11,6 +11,10 @@ from tests.unit.world import TICK, World
 
 from llm_operator.api import names
 from llm_operator.facts.signals import Absent, Idle
+from llm_operator.reconcile import scaler
+from llm_operator.scaling.law import decide
+from llm_operator.scaling.terms import Decision, History, Look
+from llm_operator.telemetry import metrics
 
 pytestmark = pytest.mark.looptime
 
@@ -311,8 +315,29 @@ async def test_switched_off_the_users_number_counts(world: World) -> None:
         await autoscaled(world)
         world.demand["llama"] = 400
         await pass_time(world, 300)
+        assert b"llm_operator_scaling_deployments{" in metrics.exposition()
         world.want(replicas=2)
         await pass_time(world, 60)
         assert replicas(world) == 2
+        assert b"llm_operator_scaling_deployments{" not in metrics.exposition()
         assert "scaling" not in world.status()
         assert world.condition("ScalingActive") == ("", "")
+
+
+async def test_one_that_goes_wrong_keeps_no_other_from_its_decision(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong_at_first(look: Look, history: History, now: float) -> tuple[Decision, History]:
+        if look.policy.maximum == 7:
+            raise ArithmeticError
+        return decide(look, history, now)
+
+    monkeypatch.setattr(scaler, "decide", wrong_at_first)
+    async with world.operator():
+        world.want(name="bad", autoscaling={**WISH, "maxReplicas": 7})
+        await world.serve()
+        await autoscaled(world)
+        world.demand["llama"] = 400
+        await pass_time(world, 300)
+        assert replicas(world) > 2
+        assert replicas(world, "bad") == 1

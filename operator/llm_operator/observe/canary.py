@@ -69,10 +69,8 @@ class Question:
 async def measure(prometheus: Queries, question: Question, now: float) -> Measured:
     """One measurement. Never raises."""
     seconds = min(max(now - question.trial.since, 1.0), question.trial.window_seconds)
-    selector = _selector(prometheus.config, question)
     try:
-        now_there = await prometheus.query(selector)
-        before = await prometheus.query(f"{selector} offset {seconds:.0f}s")
+        return await _measured(prometheus, question, now, seconds)
     except MetricsUnavailable as error:
         return Measured(question.trial, seconds, outage=str(error))
     except Exception as error:
@@ -80,6 +78,14 @@ async def measure(prometheus: Queries, question: Question, now: float) -> Measur
         return Measured(
             question.trial, seconds, outage=f"measuring failed ({type(error).__name__})"
         )
+
+
+async def _measured(
+    prometheus: Queries, question: Question, now: float, seconds: float
+) -> Measured:
+    selector = _selector(prometheus.config, question)
+    now_there = await prometheus.query(selector)
+    before = await prometheus.query(f"{selector} offset {seconds:.0f}s")
     present = _pages(now_there, prometheus.config, question)
     past = _pages(before, prometheus.config, question)
     newer = now - seconds - 2 * prometheus.config.scrape_interval_seconds

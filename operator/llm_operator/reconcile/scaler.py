@@ -158,13 +158,18 @@ class Scaler:
             if tracked.subject.capacity is not None and tracked.subject.mode is not Mode.ASIDE
         }
         if not looked_at:
+            metrics.set_scaling_states({})
             return
         wanted = {key: [pod for pod in pods if pod.ready] for key, (_, pods) in looked_at.items()}
         found = await source.read(wanted)
         states: dict[str, int] = {}
         for number, (key, (tracked, pods)) in enumerate(looked_at.items(), 1):
             signals = found.get(key) or Signals(self._now(), outage="no answer")
-            decision = self._decide(key, tracked, pods, signals)
+            try:
+                decision = self._decide(key, tracked, pods, signals)
+            except Exception as error:  # one that goes wrong keeps no other from its decision
+                log.warning("%s/%s: no decision: %s", *key, error, exc_info=error)
+                continue
             if decision is not None:
                 states[decision.state] = states.get(decision.state, 0) + 1
             if number % AT_ONCE == 0:
