@@ -177,3 +177,25 @@ async def test_a_canary_that_pauses_leaves_the_rest_free_to_follow_the_load(worl
         world.writes()
         await pass_time(world, LONG)
         assert world.writes() == []
+
+
+async def test_fewer_replicas_are_no_consent_to_a_canary(world: World) -> None:
+    """Of half as many replicas the same canary is twice the share."""
+    steps = {"strategy": "Canary", "canary": {"steps": [{"replicas": "25%"}]}}
+    async with world.operator():
+        world.want(replicas=8, rollout=steps)
+        await world.serve()
+        (old,) = sets(world)
+        world.want(replicas=8, rollout=steps, **NEW)
+        await pass_time(world, 120)
+        new = world.current()["metadata"]["name"]
+        assert sets(world) == {old: 6, new: 2}
+        world.want(replicas=4, rollout=steps, **NEW)
+        await pass_time(world, LONG)
+        assert world.condition()[1] == "Paused"
+        assert sets(world) == {old: 3, new: 2}
+        promote = {names.ANNOTATION_PROMOTE: new.removeprefix("llama-")}
+        world.api.edit(names.KIND, "llama", lambda o: o["metadata"].update(annotations=promote))
+        await pass_time(world, LONG)
+        assert world.condition() == ("True", "Ready")
+        assert sets(world) == {old: 0, new: 4}

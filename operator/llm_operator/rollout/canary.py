@@ -49,7 +49,8 @@ def stage(scene: Scene, promoted: int, measured: Measured | None = None) -> Stag
     target = scene.target
     asked = target.replicas if target else 0
     for number, step in enumerate(steps, 1):
-        if asked > step.replicas:
+        # Fewer replicas in all make a share smaller, but nobody's consent.
+        if asked > step.replicas and (step.pause_seconds is not None or promoted >= number):
             continue
         ready = sorted(
             pod.ready_since or 0.0
