@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.kstatus import kstatus
-from tests.unit.world import TICK, World
+from tests.unit.world import RESYNC, TICK, World
 
 from llm_operator.api import names
 from llm_operator.facts.signals import Absent, Idle
@@ -341,3 +341,27 @@ async def test_one_that_goes_wrong_keeps_no_other_from_its_decision(
         await pass_time(world, 300)
         assert replicas(world) > 2
         assert replicas(world, "bad") == 1
+
+
+async def test_an_unreadable_spec_takes_no_disruption_budget(world: World) -> None:
+    async with world.operator():
+        await autoscaled(world)
+        assert replicas(world) == 1
+        assert len(world.api.all("PodDisruptionBudget")) == 1
+        world.want(autoscaling=WISH, limits={"maxInputTokens": "many"})
+        await pass_time(world, 60)
+        assert world.condition()[1] == "InvalidSpec"
+        assert len(world.api.all("PodDisruptionBudget")) == 1
+
+
+async def test_one_whose_end_was_missed_is_forgotten_after_a_listing(world: World) -> None:
+    async with world.operator():
+        await autoscaled(world)
+        loop, world.loop = world.loop, None
+        world.api.drop(names.KIND, "llama")
+        world.loop = loop
+        await world.settle(2 * RESYNC)
+        reads = world.reads
+        await world.settle(10 * TICK)
+        assert world.reads == reads
+        assert b"llm_operator_scaling_deployments{" not in metrics.exposition()

@@ -190,7 +190,7 @@ class Reconciler:
         await self._ensure(objects.service(owner), observed.service, owner)
         if replicas >= objects.BUDGET_FROM_REPLICAS:
             await self._ensure(objects.disruption_budget(owner), observed.budget, owner)
-        elif observed.budget is not None:
+        elif observed.budget is not None and spec is not None:
             await self._writer.delete(observed.budget)
 
     async def _ensure(self, wanted: Object, actual: Object | None, owner: objects.Owner) -> None:

@@ -152,6 +152,8 @@ class Scaler:
 
     async def tick(self, source: PodSource) -> None:
         """Read the load of all at once, decide for each, ask for passes where it matters."""
+        for key in [k for k in self._tracked if self._store.get(names.KIND, *k) is None]:
+            self.forget(key)  # its end was missed
         looked_at = {
             key: (tracked, self._pods(key))
             for key, tracked in self._tracked.items()
