@@ -246,9 +246,28 @@ async def test_a_spec_that_cannot_be_read_keeps_the_replicas(world: World) -> No
         await pass_time(world, 300)
         assert world.condition()[1] == "InvalidSpec"
         assert replicas(world) == many
+        told = world.status()["scaling"]
     async with world.operator():
         await pass_time(world, 300)
         assert replicas(world) == many
+        assert world.status()["scaling"] == told
+
+
+async def test_autoscaling_that_cannot_be_read_keeps_the_replicas(world: World) -> None:
+    async with world.operator():
+        await autoscaled(world)
+        world.demand["llama"] = 400
+        await pass_time(world, 300)
+        many = replicas(world)
+        wrong = [{"start": "0 8 31 2 *", "end": "0 9 * * *", "minReplicas": 2}]
+        world.want(replicas=1, autoscaling={**WISH, "schedule": wrong})
+        await pass_time(world, 300)
+        assert world.condition()[1] == "InvalidSpec"
+        assert replicas(world) == many
+    for _ in range(2):
+        async with world.operator():
+            await pass_time(world, 300)
+            assert replicas(world) == many
 
 
 async def test_an_upgrade_neither_waits_for_nor_is_shrunk_by_the_scaler(world: World) -> None:

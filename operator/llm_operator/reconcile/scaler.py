@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
 
 from llm_operator.api import names
 from llm_operator.api.autoscaling import Autoscaling
+from llm_operator.api.rollout import Rollout
 from llm_operator.api.spec import LLMDeploymentSpec
 from llm_operator.desired.revision import Record
 from llm_operator.facts.cluster import PodFact
@@ -85,29 +89,33 @@ class Scaler:
         A spec that cannot be read changes nothing about who decides.
         """
         raw = observed.deployment["spec"]
+        user = spec.replicas if spec else int(raw.get("replicas", 1))
+        if raw.get("autoscaling") is None:
+            if spec is not None:
+                self.forget(observed.key)
+            return user
         tracked = self._tracked.get(observed.key)
-        if spec is None:
-            automatic = "autoscaling" in raw
-            if automatic and tracked is not None:
-                return tracked.desired
-            user = int(raw.get("replicas", 1))
-            return _without_a_wish(observed, user) if automatic else user
-        if spec.autoscaling is None:
-            self.forget(observed.key)
-            return spec.replicas
+        if spec is None and tracked is not None:
+            return tracked.desired
+        wish = spec.autoscaling if spec else _readable(raw)
+        if wish is None:
+            return _without_a_wish(observed, user)
         if tracked is None:
-            subject = Subject(spec.autoscaling, spec.replicas, None, False, _writers(observed))
+            subject = Subject(wish, user, None, False, _writers(observed))
             told = read_told(observed.deployment)
             history = History(observed_sequences=told.observed)
-            tracked = Tracked(subject, _first(observed, spec, told), told, history)
+            rollout = spec.rollout if spec else None
+            tracked = Tracked(subject, _first(observed, wish, rollout, told), told, history)
             self._tracked[observed.key] = tracked
         else:
-            tracked.subject = _renewed(tracked.subject, spec, _writers(observed))
+            tracked.subject = replace(
+                tracked.subject, wish=wish, user_replicas=user, writers=_writers(observed)
+            )
         subject = tracked.subject
         if subject.mode is Mode.AUTO:
             tracked.desired = _clamped(tracked.desired, subject.wish)
         else:
-            tracked.desired = spec.replicas
+            tracked.desired = user
         return tracked.desired
 
     def follow(self, key: Key, capacity: Capacity | None, rolling_out: bool) -> None:
@@ -253,9 +261,12 @@ def _writers(observed: Observed) -> tuple[str, ...]:
     return tuple(name for name in found if name != names.FIELD_MANAGER)
 
 
-def _renewed(before: Subject, spec: LLMDeploymentSpec, writers: tuple[str, ...]) -> Subject:
-    assert spec.autoscaling is not None
-    return Subject(spec.autoscaling, spec.replicas, before.capacity, before.rolling_out, writers)
+def _readable(raw: Mapping[str, Any]) -> Autoscaling | None:
+    """What is said of scaling in a spec that cannot be read as a whole."""
+    try:
+        return Autoscaling.model_validate(raw["autoscaling"])
+    except ValidationError:
+        return None
 
 
 def _running(observed: Observed) -> tuple[int, int]:
@@ -276,19 +287,18 @@ def _without_a_wish(observed: Observed, user: int) -> int:
     return max(known, running) if revisions == 1 else known
 
 
-def _first(observed: Observed, spec: LLMDeploymentSpec, told: Told) -> int:
+def _first(observed: Observed, wish: Autoscaling, rollout: Rollout | None, told: Told) -> int:
     """Where to begin: after a restart with what was wanted, else with what runs.
 
     What runs may be more than was written down, if a process ended in between; it is not taken
     back on that ground. Nor is it where nothing was written down: then the surge of a rollout may
     stay, rather than a replica go that was wanted.
     """
-    assert spec.autoscaling is not None
     running, revisions = _running(observed)
     known = told.desired if told.mode is Mode.AUTO else None
     if known is None:
-        return running or _bounds(spec.autoscaling)[0]
-    surge = rollout_policy(spec.rollout, known, 0).surge if revisions > 1 else 0
+        return running or _bounds(wish)[0]
+    surge = rollout_policy(rollout, known, 0).surge if revisions > 1 else 0
     return max(known, running - surge)
 
 
