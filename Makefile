@@ -34,8 +34,11 @@ demo-scale: $(READY) ## replicas follow a burst, by a real Prometheus, each deci
 	@$(BIN)/llm-operator demo --scale $(DEMO)
 
 .PHONY: test
-test: lint programs ## lint, types, import contracts, all tests, also on a real control plane
-	$(BIN)/pytest -q $(SHARED_OUT) -m "not load" $(PYTEST)
+test: programs ## lint, types, import contracts, all tests, also on a real control plane
+	@# Side by side, as the tests wait more than they compute; what lint says comes last.
+	@said=$$(mktemp); trap 'rm -f "$$said"' EXIT; $(MAKE) --no-print-directory lint >"$$said" 2>&1 & \
+	tested=0; $(BIN)/pytest -q $(SHARED_OUT) -m "not load" $(PYTEST) || tested=$$?; \
+	linted=0; wait $$! || linted=$$?; cat "$$said"; exit $$((tested || linted))
 
 .PHONY: load
 load: programs ## ten upgrades under traffic, drains, kills, lost nodes; and that the traffic can fail
