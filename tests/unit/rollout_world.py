@@ -444,6 +444,7 @@ def world(
             surge=1,
             floor=n,
             tight_floor=1 if n == 1 else max(n - 1, 0),
+            one_at_a_time=n > 1,
             deadline_seconds=900,
         )
 

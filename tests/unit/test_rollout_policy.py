@@ -32,6 +32,7 @@ def test_nothing_said() -> None:
         surge=1,
         floor=4,
         tight_floor=3,
+        one_at_a_time=True,
         deadline_seconds=900,
         rollback=True,
         history=3,
@@ -73,6 +74,14 @@ def test_one_replica_goes_first_only_where_that_was_said() -> None:
     assert policy(1, onNoSpareGPU="Recreate").tight_floor == 0
     assert policy(1, onNoSpareGPU="Recreate").floor == 1
     assert policy(2, onNoSpareGPU="Recreate").tight_floor == 1
+
+
+def test_the_floor_follows_what_can_be_placed_only_where_none_was_said() -> None:
+    assert policy(2).one_at_a_time
+    assert policy(2, maxUnavailable=1).one_at_a_time
+    assert not policy(2, minAvailable="50%").one_at_a_time
+    assert not policy(2, minAvailable=0).one_at_a_time
+    assert not policy(1).one_at_a_time
 
 
 def test_the_deadline_is_longer_than_starting_may_take() -> None:

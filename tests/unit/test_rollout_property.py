@@ -252,10 +252,18 @@ class Rollouts(RuleBasedStateMachine):
         if policy.strategy is not Strategy.RECREATE:
             waits = any(p.unschedulable_since for p in world.pods if p.alive)
             waits = waits or any(s.refused for s in world.sets.values())
-            floor = policy.tight_floor if waits else policy.floor
+            floor = self.tight_floor(policy) if waits else policy.floor
             before = sum(self.kept(n, s.replicas) for n, s in world.sets.items())
             after = sum(self.kept(n, min(s.replicas, goals[n])) for n, s in world.sets.items())
             assert after >= min(floor, before), f"below {floor}: {before} -> {after}"
+
+    def tight_floor(self, policy: Policy) -> int:
+        """Of all that can be placed, one may be missing, unless the user has said how many."""
+        if not policy.one_at_a_time:
+            return policy.tight_floor
+        pods = [p for r in self.world.seen().revisions for p in r.pods]
+        placed = sum(p.alive and p.scheduled_at is not None for p in pods)
+        return min(policy.tight_floor, max(min(self.world.replicas, placed) - 1, 1))
 
     def kept(self, name: str, replicas: int) -> int:
         alive = self.world.alive(name)

@@ -140,8 +140,17 @@ def test_template_and_replicas_changed_together(nodes: list[int], replicas: int)
 
 
 def test_template_and_replicas_changed_together_beyond_what_there_is() -> None:
-    """lws#996 again: what cannot end says why."""
+    """lws#996 again: what there is is exchanged, and the rest waits."""
     one = world([2], 2)
+    one.replicas = 4
+    assert one.settle().report is None
+    assert one.lowest == 1
+    assert one.picture() == "a:0(0/0) b:4(2/4)"
+
+
+def test_template_and_replicas_changed_together_where_nothing_may_go() -> None:
+    """lws#996 again: what cannot end says why."""
+    one = world([2], 2, policy=Policy(surge=1, floor=4, tight_floor=3, deadline_seconds=900))
     one.replicas = 4
     step = one.settle()
     assert one.lowest == 2

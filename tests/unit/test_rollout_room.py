@@ -54,6 +54,105 @@ def test_room_is_made_again_if_the_first_was_not_enough() -> None:
     assert one.lowest == 2
 
 
+SHORT = Policy(surge=1, floor=6, tight_floor=5, one_at_a_time=True, deadline_seconds=900)
+
+
+def _ends_with_four_of_six(one: World) -> None:
+    assert one.settle().report is None
+    assert one.lowest == 3
+    assert one.picture() == "a:0(0/0) b:6(4/6)"
+    assert one.sets["b"].failed is None
+
+
+@pytest.mark.parametrize("surge", [0, 1, 3])
+def test_what_has_a_node_is_exchanged_while_the_rest_waits(surge: int) -> None:
+    floor = 5 if surge == 0 else 6
+    _ends_with_four_of_six(
+        completed(world([4], 6, policy=replace(SHORT, surge=surge, floor=floor)))
+    )
+
+
+def test_room_is_made_one_replica_at_a_time_of_those_that_have_a_node() -> None:
+    one = completed(world([4], 6, policy=SHORT))
+    said: list[str] = []
+    one.settle(lambda s: said.append(s.report.message) if s.report else None)
+    floors = [text.rpartition("at least ")[2] for text in said if "at least" in text]
+    assert {text.partition(";")[0] for text in floors} == {"3 of 6 must serve"}
+
+
+@pytest.mark.parametrize("after", [0, 20, 130, 200])
+def test_more_that_is_wanted_in_the_middle_blocks_nothing(after: float) -> None:
+    """Before room is made, while the first pod drains, and while the new one loads."""
+    policy = replace(SHORT, floor=4, tight_floor=3)
+    one = completed(world([4], 4, policy=lambda n: policy if n == 4 else SHORT))
+    one.settle(within=after)
+    one.replicas = 6
+    _ends_with_four_of_six(one)
+
+
+def test_a_revision_with_replicas_that_wait_counts_as_one_that_was_good() -> None:
+    one = completed(world([4], 6, policy=SHORT))
+    one.settle()
+    assert one.sets["b"].completed_at is not None
+    one.crash(one.alive("b")[0])
+    one.kinds["b"] = Kind(load=1e9)
+    one.look()
+    one.settle()
+    assert one.sets["b"].failed is None
+    assert one.sets["b"].replicas == 6
+
+
+def test_a_floor_that_was_written_stays_where_not_all_have_a_node() -> None:
+    one = completed(world([4], 6, policy=replace(SHORT, one_at_a_time=False)))
+    report = one.settle().report
+    assert one.picture() == "a:6(4/6) b:1(0/1)"
+    assert one.lowest == 4
+    assert report is not None
+    assert report.stalled
+    assert report.reason is Reason.NO_SPARE_GPU
+    assert "4 serve, at least 5 of 6 must serve. Free 1 GPU, or lower" in report.message
+
+
+def test_the_last_that_has_a_node_stays() -> None:
+    one = completed(world([1], 3, policy=replace(SHORT, floor=3, tight_floor=2)))
+    report = one.settle().report
+    assert one.lowest == 1
+    assert report is not None
+    assert report.stalled
+    assert "1 serve, at least 1 of 3 must serve" in report.message
+
+
+@pytest.mark.parametrize("replicas", [4, 6])
+def test_a_place_that_a_neighbour_takes_is_not_left_to_him_again(replicas: int) -> None:
+    policy = replace(SHORT, floor=replicas, tight_floor=replicas - 1)
+    one = completed(world([4], replicas, policy=policy))
+    one.settle(within=30)
+    assert any(pod.gone_by for pod in one.of("a"))
+    one.now += DRAIN
+    one.kubelet()
+    one.nodes = [3]
+    report = one.settle().report
+    assert one.lowest == 3
+    assert report is not None
+    assert report.reason is Reason.ROLLED_BACK
+    assert "NoSpareGPU" in report.message
+
+
+def test_nor_is_a_later_one_before_the_deadline() -> None:
+    one = completed(world([4], 4, policy=replace(SHORT, floor=4, tight_floor=3)))
+    one.settle(within=250)
+    assert one.serving("b") == 1
+    assert any(pod.gone_by for pod in one.of("a"))
+    one.now += DRAIN
+    one.kubelet()
+    one.nodes = [3]
+    one.settle(within=899)
+    assert one.serving() == 3
+    one.settle()
+    assert one.serving("a") == 0
+    assert one.lowest == 2
+
+
 def test_a_pod_that_the_api_server_refuses_is_no_reason_to_make_room() -> None:
     one = world([9], 3)
     one.refuses = frozenset("b")

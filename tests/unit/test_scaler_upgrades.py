@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.unit.test_rollouts import counted
 from tests.unit.test_scaler import LONG, WISH, autoscaled, pass_time, replicas
 from tests.unit.world import TICK, World
 
@@ -129,6 +130,27 @@ async def test_what_an_upgrade_came_back_to_follows_the_load(world: World) -> No
         await pass_time(world, 300)
         assert sets(world)[new] == 0
         assert replicas(world) == many
+
+
+async def test_an_upgrade_ends_where_the_load_wants_more_than_there_are_gpus(world: World) -> None:
+    wish = {**WISH, "minReplicas": 4}
+    world.room = 4
+    async with world.operator():
+        await autoscaled(world, **wish)
+        world.demand["llama"] = 400
+        await pass_time(world, 300)
+        (old,) = sets(world)
+        assert sets(world) == {old: 6}
+        world.want(autoscaling=wish, **NEW)
+        counts = counted(world)
+        for _ in range(80):
+            await world.settle(5)
+            world.play()
+        new = world.current()["metadata"]["name"]
+        assert sets(world) == {old: 0, new: 6}
+        assert min(ready for ready, _ in counts) == 3
+        assert world.condition() == ("False", "WaitingForGPU")
+        assert world.condition("Stalled")[0] != "True"
 
 
 async def test_an_evicted_pod_of_before_is_no_rollout(world: World) -> None:

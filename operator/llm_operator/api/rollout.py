@@ -169,8 +169,8 @@ class Rollout(Part):
     min_available: Share | None = Field(
         None,
         description="Serving pods that stay when there is no GPU for a surge and room must be made:"
-        " a number, or a percentage (rounded up). Unset: replicas - 1. With one replica"
-        " onNoSpareGPU decides instead.",
+        " a number, or a percentage (rounded up). Unset: replicas - 1, or one"
+        " fewer than have a node. With one replica onNoSpareGPU decides instead.",
     )
     on_no_spare_gpu: OnNoSpareGpu | None = Field(
         None,

@@ -101,7 +101,7 @@ def _no_gain(scene: Scene) -> Cause | None:
     """Room was made, and the target found none for long: what went for it had better come back."""
     since, target = scene.waiting_since, scene.target
     others = sum(r.replicas for r in scene.others)
-    made = target is not None and others < scene.replicas <= others + target.replicas
+    made = target is not None and scene.floor <= others < scene.replicas
     if since is None or scene.proven or not made or not scene.no_room:
         return None
     deadline = scene.policy.deadline_seconds

@@ -21,7 +21,8 @@ def stable(revisions: Collection[RevisionSeen]) -> RevisionSeen | None:
 def newly_complete(scene: Scene, wanted: str | None) -> str | None:
     """The revision to be marked: it alone runs, it serves, and the latest mark is not its own.
 
-    The wanted one must serve with all replicas; for what ran before it is enough to serve.
+    The wanted one must serve with all replicas that there is room for; for what ran before it is
+    enough to serve.
     """
     running = [r for r in scene.revisions if r.count]
     if len(running) != 1:
@@ -30,7 +31,8 @@ def newly_complete(scene: Scene, wanted: str | None) -> str | None:
     first = len(scene.revisions) == 1 and only.name == wanted
     if only.failure is None and (first or only is stable(scene.revisions)):
         return None
-    least = max(scene.replicas, 1) if only.name == wanted else 1
+    wished = min(scene.replicas, only.placed) if scene.no_room else scene.replicas
+    least = max(wished, 1) if only.name == wanted else 1
     return only.name if scene.kept(only, only.replicas) >= least else None
 
 

@@ -42,7 +42,8 @@ class Policy:
 
     surge: replicas that may exist above the wanted number.
     floor: replicas that serve at any time, as long as there is room for a surge.
-    tight_floor: the same where there is none.
+    tight_floor: the same where there is none. one_at_a_time: as the user has not said how many,
+    one fewer than can be placed at all, where these are fewer than `replicas`.
     deadline_seconds: how long a pod with a node may take to serve; `deadline_raised` where the
     user's was shorter than the start-up budget.
     """
@@ -51,6 +52,7 @@ class Policy:
     surge: int = 1
     floor: int = 1
     tight_floor: int = 1
+    one_at_a_time: bool = False
     deadline_seconds: float = DEADLINE_MARGIN_SECONDS
     deadline_raised: bool = False
     rollback: bool = True
@@ -89,6 +91,7 @@ def policy_from(rollout: Rollout | None, replicas: int, startup_seconds: float) 
         surge=surge,
         floor=floor,
         tight_floor=min(floor, tight),
+        one_at_a_time=replicas > 1 and wish.min_available is None,
         deadline_seconds=deadline if deadline > startup_seconds else budget,
         deadline_raised=deadline <= startup_seconds,
         rollback=wish.on_failure != "Hold",

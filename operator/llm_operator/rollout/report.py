@@ -66,11 +66,11 @@ def stage(scene: Scene, at: Stage) -> Report:
     return Report(Reason.PAUSED, f"{what} {until}")
 
 
-def no_room(scene: Scene, makes_some: bool) -> Report:
-    """There is no place for the next replica. `makes_some`: one of the others makes room."""
+def no_room(scene: Scene, goes_on: bool) -> Report:
+    """There is no place for the next replica. `goes_on`: one makes room, now or when one serves."""
     need = _gpus(scene.target.gpus if scene.target else 0)
     what = f"{_progress(scene)}; no room for one more replica, which needs {need}"
-    if makes_some:
+    if goes_on:
         return Report(Reason.NO_SPARE_GPU, f"{what}: {_one_by_one(scene)}")
     least = _least(scene)
     if scene.replicas == 1:
@@ -138,7 +138,7 @@ def _one_by_one(scene: Scene) -> str:
 
 
 def _least(scene: Scene) -> str:
-    return f"at least {scene.policy.tight_floor} of {scene.replicas} must serve"
+    return f"at least {scene.tight_floor} of {scene.replicas} must serve"
 
 
 def _ready(revision: RevisionSeen | None) -> int:

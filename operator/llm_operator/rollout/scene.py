@@ -117,6 +117,13 @@ class Scene:
             if pod.gone_by is not None and not self.clock.passed(pod.gone_by + STALE_SECONDS)
         )
 
+    @property
+    def loading(self) -> bool:
+        """The target has a pod with a node that has yet to serve for the first time."""
+        alive = self.target.alive if self.target else ()
+        new = [p for p in alive if p.scheduled_at is not None and (p.ready or not p.served)]
+        return not all(map(self.available, new))
+
     @cached_property
     def waiting_since(self) -> float | None:
         """Since when the target waits for room; None if it does not."""
@@ -167,4 +174,29 @@ class Scene:
     @property
     def floor(self) -> int:
         """Serving pods that must remain."""
-        return self.policy.tight_floor if self.no_room else self.policy.floor
+        return self.tight_floor if self.no_room else self.policy.floor
+
+    @property
+    def tight_floor(self) -> int:
+        """The same while room is made: never more than can serve at all."""
+        least = self.policy.tight_floor
+        return min(least, max(self.placed - 1, 1)) if self.policy.one_at_a_time else least
+
+    @cached_property
+    def placed(self) -> int:
+        """Replicas that can be placed: that have a node, or are about to get one that is left."""
+        return sum(r.placed for r in self.revisions) + len(self.leaving) + self._left_a_place
+
+    @property
+    def _left_a_place(self) -> bool:
+        """A pod has left, and none of the target that waited for its place has come since.
+
+        If somebody else has that place, he is not given a second one before the deadline.
+        """
+        since, freed_at = self.waiting_since, self.freed_at
+        if since is None or since >= freed_at or self.leaving or self.loading:
+            return False
+        served = [p.ready_since for p in self.target.alive if p.ready_since] if self.target else []
+        if served and max(served) + MIN_READY_SECONDS >= freed_at:
+            return False
+        return not self.clock.passed(freed_at + self.policy.deadline_seconds)

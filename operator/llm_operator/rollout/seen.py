@@ -103,6 +103,11 @@ class RevisionSeen:
         return tuple(p for p in self.pods if p.alive)
 
     @property
+    def placed(self) -> int:
+        """Pods that have a node."""
+        return sum(pod.ready or pod.scheduled_at is not None for pod in self.alive)
+
+    @property
     def count(self) -> int:
         """Pods that are there or may come at any moment."""
         return max(self.replicas, len(self.alive))

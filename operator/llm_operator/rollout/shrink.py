@@ -2,10 +2,12 @@
 
 The failed, the unproven and the oldest go first. What serves goes only down to the floor. What does
 not serve goes if there is no hope for it, or if as many pods as the floor remain that serve or may
-serve again.
+serve again. Where there is no room, pods without a node are no reason to keep anything.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from llm_operator.rollout.scene import Scene
 from llm_operator.rollout.seen import RevisionSeen
@@ -16,10 +18,21 @@ def shrunk(scene: Scene, most: int) -> dict[str, int]:
 
     Nothing goes while what we see is not yet what was last asked for.
     """
-    goals = {r.name: r.replicas for r in scene.others}
+    asked = {r.name: r.replicas for r in scene.others}
     if not scene.settled:
-        return goals
-    limit = _limit(scene, sum(goals.values()), most)
+        return asked
+    if scene.no_room:
+        placed = {r.name: min(r.replicas, r.placed) for r in scene.others}
+        goals = _lowered(scene, placed, _places(scene, sum(placed.values()), most))
+        # Those without a node may go alone where the target serves: it has their share then.
+        if scene.proven or goals != placed:
+            return goals
+    return _lowered(scene, asked, _surplus(scene, sum(asked.values()), most))
+
+
+def _lowered(scene: Scene, goals: Mapping[str, int], limit: int) -> dict[str, int]:
+    """At most `limit` fewer, as far as they may go."""
+    goals = dict(goals)
     spare = scene.serving - scene.floor
     for one in sorted(scene.others, key=_dispensable):
         while limit > 0 and goals[one.name] > 0:
@@ -36,15 +49,18 @@ def shrunk(scene: Scene, most: int) -> dict[str, int]:
     return goals
 
 
-def _limit(scene: Scene, total: int, most: int) -> int:
-    """How many of the others' `total` replicas may go at once.
+def _places(scene: Scene, total: int, most: int) -> int:
+    """How many of the others' `total` replicas with a node may go at once: to make room, one."""
+    excess = total - min(scene.replicas, scene.placed)
+    return min(max(excess, 1), excess + most)
 
-    Before the target is proven they keep all replicas that are wanted. Where room must be made, one
-    goes at a time.
+
+def _surplus(scene: Scene, total: int, most: int) -> int:
+    """How many of the others' `total` replicas are too many.
+
+    Before the target is proven they keep all replicas that are wanted.
     """
     excess = total - scene.replicas
-    if scene.no_room:
-        return min(max(excess, 1), excess + most)
     if scene.proven:
         return excess + most
     first = scene.target is None or scene.target.replicas == 0

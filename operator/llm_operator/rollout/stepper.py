@@ -247,8 +247,8 @@ def _say(
     if at is not None and at.pausing:
         return report.stage(scene, at)
     if scene.no_room:
-        makes_some = any(goals[r.name] < r.replicas for r in scene.others)
-        return report.no_room(scene, makes_some)
+        goes_on = scene.loading or any(goals[r.name] < r.replicas for r in scene.others)
+        return report.no_room(scene, goes_on)
     if scene.waiting_since is not None and scene.leaving:
         return report.draining(scene)
     return report.updating(scene, asking)
