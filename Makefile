@@ -9,7 +9,7 @@ SHELL := bash
 BIN := .venv/bin
 READY := .venv/.ready
 # More than there are cores: the tests wait for a cluster more than they compute.
-WORKERS ?= 4
+WORKERS ?= 6
 # A file is one piece: what its tests share is made once. tests/conftest.py says which goes first.
 SHARED_OUT = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST ?=

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import re
 import secrets
 import signal
@@ -47,7 +48,9 @@ PATHS = {
     "Event": ("/apis/events.k8s.io/v1", "events"),
 }
 CHILDREN = ("ReplicaSet", "Service", "PodDisruptionBudget")
-_ports = itertools.count(20_000 + secrets.randbelow(20_000))
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# Below those that the kernel gives to clients; in the cluster's network are only this run's workers.
+_ports = itertools.count(10_000 + 1_000 * (_worker % 20))
 
 
 class Refused(Exception):

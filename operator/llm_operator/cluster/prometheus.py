@@ -7,6 +7,7 @@ that Prometheus 2.42 and 3 have in common, in every build (see discovery.py).
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def write_config(files: Files, scrape_seconds: float) -> bool:
     path, text = _config_file(files), yaml.safe_dump(config(files, scrape_seconds))
     if path.exists() and path.read_text() == text:
         return False
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(f".{os.getpid()}")
     fresh.write_text(text)
     fresh.replace(path)
     return True

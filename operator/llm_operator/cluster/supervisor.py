@@ -240,7 +240,7 @@ class Supervisor:
 def wish(files: Files, component: Component) -> None:
     """Wish for a program beside the cluster's own: it is there after the supervisor's SIGHUP."""
     files.beside.mkdir(exist_ok=True)
-    fresh = files.beside / f".{component.name}"
+    fresh = files.beside / f".{component.name}.{os.getpid()}"  # others may wish for the same
     fresh.write_text(json.dumps(asdict(component)))
     fresh.replace(files.beside / f"{component.name}.json")
 
