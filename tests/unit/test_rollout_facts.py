@@ -108,6 +108,26 @@ def test_a_good_revision_keeps_a_pod_that_took_the_place_of_another() -> None:
     assert look(good, revision("w", waits), n=1, policy=alone).replicas["a"] == 1
 
 
+@pytest.mark.parametrize(("newer", "left"), [(SERVES, 0), (replace(LOADS, stuck=CRASH), 2)])
+def test_old_pods_without_a_node_go_alone_only_for_one_that_serves(
+    newer: PodSeen, left: int
+) -> None:
+    waits = PodSeen("w", NOW - 60, unschedulable_since=NOW - 60)
+    old = replace(revision("a", waits, waits), completed_at=LONG)
+    asked = look(old, revision("w", replace(newer, scheduled_at=NOW - 10), waits)).replicas
+    assert asked["a"] == left
+
+
+@pytest.mark.parametrize(("since", "marked"), [(None, None), (NOW - 14, None), (NOW - 15, "w")])
+def test_it_is_complete_without_those_for_which_there_is_no_room(
+    since: float | None, marked: str | None
+) -> None:
+    comes = PodSeen("w", NOW - 60, unschedulable_since=since)
+    alone = revision("w", SERVES, SERVES, comes)
+    assert look(revision("a"), alone).mark_completed == marked
+    assert look(revision("a"), revision("w", SERVES, LOADS, comes)).mark_completed is None
+
+
 def test_what_stands_still_gives_up_what_serves_least() -> None:
     paused = replace(POLICY, paused=True)
     old, new = revision("a", SERVES, SERVES, SERVES), revision("w", LOADS, LOADS)

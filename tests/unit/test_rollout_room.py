@@ -113,6 +113,15 @@ def test_a_floor_that_was_written_stays_where_not_all_have_a_node() -> None:
     assert "4 serve, at least 5 of 6 must serve. Free 1 GPU, or lower" in report.message
 
 
+def test_a_canary_gets_its_places_where_not_all_have_a_node() -> None:
+    steps = (CanaryStep(2, None),)
+    one = completed(world([4], 6, policy=replace(SHORT, strategy=Strategy.CANARY, steps=steps)))
+    one.settle()
+    assert one.serving("b") == 2
+    assert one.serving("a") == 2
+    assert one.lowest == 3
+
+
 def test_the_last_that_has_a_node_stays() -> None:
     one = completed(world([1], 3, policy=replace(SHORT, floor=3, tight_floor=2)))
     report = one.settle().report

@@ -31,7 +31,7 @@ def newly_complete(scene: Scene, wanted: str | None) -> str | None:
     first = len(scene.revisions) == 1 and only.name == wanted
     if only.failure is None and (first or only is stable(scene.revisions)):
         return None
-    wished = min(scene.replicas, only.placed) if scene.no_room else scene.replicas
+    wished = only.placed if scene.no_room else scene.replicas
     least = max(wished, 1) if only.name == wanted else 1
     return only.name if scene.kept(only, only.replicas) >= least else None
 
