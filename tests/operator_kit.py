@@ -49,7 +49,7 @@ PATHS = {
 }
 CHILDREN = ("ReplicaSet", "Service", "PodDisruptionBudget")
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-# Below those that the kernel gives to clients; in the cluster's network are only this run's workers.
+# Below those that the kernel gives to clients; all in that network are workers of one run.
 _ports = itertools.count(10_000 + 1_000 * (_worker % 20))
 
 
