@@ -228,6 +228,18 @@ def test_an_old_pod_that_has_just_become_ready_is_kept() -> None:
     assert one.serving("a") == 1
 
 
+def test_nor_is_it_taken_for_one_that_has_yet_to_load() -> None:
+    new = PodSeen("x-1", NOW - 60, ready=True, served=True, ready_since=NOW - 1, scheduled_at=1)
+    loads = PodSeen("a-2", NOW - 60, scheduled_at=NOW - 60)
+    old = RevisionSeen("a", 2, replicas=2, pods=(replace(READY, name="a-1"), loads))
+    between = RevisionSeen("x", 1, replicas=1, pods=(new,))
+    policy = replace(BASE, floor=2, tight_floor=1)
+    assert next_step(Seen((old, between)), "b", 2, policy, NOW).replicas["x"] == 1
+    serves = replace(old, pods=(replace(READY, name="a-1"), replace(READY, name="a-2")))
+    assert next_step(Seen((serves, between)), "b", 2, policy, NOW).replicas["x"] == 1
+    assert next_step(Seen((serves, between)), "b", 2, policy, NOW + 4).replicas["x"] == 0
+
+
 def test_one_broken_old_pod_gives_its_gpu_to_the_fix() -> None:
     one = world([1], 1, a=Kind(crashes_after=5), policy=ALONE)
     one.settle(within=5)

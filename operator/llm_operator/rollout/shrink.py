@@ -37,7 +37,8 @@ def _lowered(scene: Scene, goals: Mapping[str, int], limit: int) -> dict[str, in
     for one in sorted(scene.others, key=_dispensable):
         while limit > 0 and goals[one.name] > 0:
             goal = goals[one.name] - 1
-            lost = scene.kept(one, goals[one.name]) - scene.kept(one, goal)
+            # One that is ready has requests, though it does not count as serving yet.
+            lost = goals[one.name] <= sum(pod.ready for pod in one.alive)
             remaining = scene.arrived + sum(goals.values()) - 1
             if lost > max(spare, 0):
                 break
