@@ -10,7 +10,7 @@ from tests.unit.rollout_world import CRASH, Kind, world
 
 from llm_operator.api.status import Reason
 from llm_operator.rollout.policy import CanaryStep, Policy, Strategy
-from llm_operator.rollout.seen import Cause, FailedMark, PodSeen, RevisionSeen, Seen
+from llm_operator.rollout.seen import Cause, FailedMark, PodSeen, Refused, RevisionSeen, Seen
 from llm_operator.rollout.stepper import Step, next_step
 
 NOW = 1_000_000.0
@@ -94,6 +94,40 @@ def test_the_next_pod_has_not_been_looked_at_yet_and_the_reason_stays() -> None:
     said = look(revision("a", SERVES, SERVES), revision("w", before, PodSeen("w", NOW))).report
     assert said is not None
     assert said.reason is Reason.NO_SPARE_GPU
+
+
+# more is wanted while the first pod loads
+
+
+def test_what_serves_gets_what_more_is_wanted_while_the_target_has_its_place() -> None:
+    old = revision("a", SERVES, SERVES, SERVES)
+    wide = replace(POLICY, surge=2)
+    assert look(old, revision("w", LOADS), n=6).replicas == {"a": 5, "w": 1}
+    assert look(old, revision("w", LOADS), n=6, policy=wide).replicas == {"a": 5, "w": 1}
+    unseen = replace(old, settled=False)
+    assert look(unseen, revision("w", LOADS), n=6).replicas == {"a": 3, "w": 1}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        revision("w", replicas=0),
+        revision("w", replace(LOADS, scheduled_at=None)),
+        revision("w", replace(LOADS, scheduled_at=None, unschedulable_since=NOW - 1)),
+        replace(revision("w", replicas=1), refused=Refused(CRASH, NOW - 1, quota=True)),
+    ],
+    ids=["not asked for", "not looked at", "no node", "no quota"],
+)
+def test_until_it_has_its_place_nobody_gets_any(target: RevisionSeen) -> None:
+    old = revision("a", SERVES, SERVES, SERVES)
+    assert look(old, target, n=6).replicas == {"a": 3, "w": 1}
+
+
+def test_without_surge_a_canary_that_makes_room_is_not_undone() -> None:
+    """Its step may be judged anew before it is asked for more."""
+    steps = (CanaryStep(1, None), CanaryStep(2, None))
+    canary = replace(POLICY, surge=0, floor=2, strategy=Strategy.CANARY, steps=steps)
+    assert look(revision("a", SERVES), revision("w", SERVES), policy=canary).replicas["a"] == 1
 
 
 # who is given up

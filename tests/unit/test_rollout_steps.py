@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.rollout_world import GARBAGE, Kind, World, world
+from tests.unit.rollout_world import DRAIN, GARBAGE, Kind, World, world
 
 from llm_operator.api.status import Reason
 from llm_operator.rollout.policy import ALL_STEPS, CanaryStep, Policy, Strategy
@@ -407,6 +407,65 @@ def test_scaling_in_the_middle_goes_to_the_new_revision() -> None:
     one.settle(lambda s: _at_most(2, Step({"a": s.replicas.get("a", 0)})))
     assert one.serving("b") == 4
     assert one.lowest == 2
+
+
+def wide(replicas: int) -> Policy:
+    """Of all that are wanted, one may be missing where there is no room."""
+    return replace(BASE, floor=replicas, tight_floor=replicas - 1, one_at_a_time=True)
+
+
+@pytest.mark.parametrize("surge", [0, 1, 3])
+def test_what_is_wanted_while_the_first_pod_loads_comes_from_what_serves(surge: int) -> None:
+    one = world([9], 3, policy=lambda n: replace(wide(n), surge=surge, floor=n - (surge == 0)))
+    one.settle(within=10)
+    one.replicas = 5
+    one.settle(lambda s: _at_most(5 + surge, s), within=10)
+    assert one.sets["a"].replicas == 4
+    assert one.sets["b"].replicas == 1
+    assert one.settle().report is None
+    assert one.serving("b") == 5
+    assert one.lowest >= 3 - (surge == 0)
+
+
+def test_what_was_more_goes_first_when_it_is_not_wanted_any_more() -> None:
+    one = world([9], 3, policy=wide)
+    one.settle(within=10)
+    one.replicas = 6
+    one.settle(within=10)
+    one.replicas = 3
+    one.settle(within=10)
+    assert one.picture() == "a:3(3/3) b:1(0/1)"
+
+
+@pytest.mark.parametrize(("gpus", "within"), [(4, 10), (3, 15 + DRAIN + 20)])
+def test_the_first_new_pod_has_its_place_before_more_old_ones_come(
+    gpus: int, within: float
+) -> None:
+    """With a GPU to spare it is the new pod's; with none, what is made free is, too."""
+    one = world([gpus], 3, policy=wide)
+    one.replicas = 5
+    one.settle(lambda s: _placed_first(s, one), within=within)
+    assert one.alive("b")[0].scheduled_at is not None
+    assert one.sets["a"].replicas == 4
+    assert one.settle().report is None
+    assert one.serving("b") == gpus
+
+
+def _placed_first(step: Step, one: World) -> None:
+    placed = [pod for pod in one.alive("b") if pod.scheduled_at is not None]
+    if not placed and "b" in one.sets:
+        assert step.replicas["a"] <= one.sets["a"].replicas
+
+
+def test_between_its_steps_a_canary_leaves_the_rest_to_what_serves() -> None:
+    steps = (CanaryStep(1, 0), CanaryStep(2, None))
+    one = world([9], 4, policy=lambda n: replace(wide(n), strategy=Strategy.CANARY, steps=steps))
+    one.settle(within=70)
+    assert one.picture() == "a:3(3/3) b:2(1/2)"
+    one.replicas = 7
+    one.settle(within=10)
+    assert one.sets["a"].replicas == 5
+    assert one.sets["b"].replicas == 2
 
 
 def test_scaled_to_zero_in_the_middle() -> None:

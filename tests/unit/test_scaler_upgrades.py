@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.test_rollouts import counted
 from tests.unit.test_scaler import LONG, WISH, autoscaled, pass_time, replicas
-from tests.unit.world import TICK, World
+from tests.unit.world import TICK, World, is_ready
 
 from llm_operator.api import names
 
@@ -130,6 +130,28 @@ async def test_what_an_upgrade_came_back_to_follows_the_load(world: World) -> No
         await pass_time(world, 300)
         assert sets(world)[new] == 0
         assert replicas(world) == many
+
+
+async def test_what_serves_follows_the_load_while_the_new_revision_loads(world: World) -> None:
+    async with world.operator():
+        await autoscaled(world)
+        (old,) = sets(world)
+        world.want(autoscaling=WISH, **NEW)
+        await world.settle(1)
+        new = world.loading = world.current()["metadata"]["name"]
+        await pass_time(world, 60)
+        assert sets(world) == {old: 1, new: 1}
+        world.demand["llama"] = 400
+        await pass_time(world, 300)
+        assert world.status()["scaling"]["desiredReplicas"] == 6
+        assert sets(world) == {old: 5, new: 1}
+        assert sum(map(is_ready, world.api.all("Pod"))) == 5
+        world.loading = ""
+        counts = counted(world)
+        await pass_time(world, LONG)
+        assert sets(world) == {old: 0, new: 6}
+        assert min(ready for ready, _ in counts) >= 5
+        assert world.condition() == ("True", "Ready")
 
 
 async def test_an_upgrade_ends_where_the_load_wants_more_than_there_are_gpus(world: World) -> None:

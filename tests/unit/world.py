@@ -80,6 +80,7 @@ class World:
         self.wishes = FixedWishes()
         self.loop: Loop | None = None
         self.room = 1000
+        self.loading = ""
         self.load: dict[str, int] = {}
         self.answers = Proof((Result(8, 0.5),), 1)
         self.answer_seconds = 1.0
@@ -190,7 +191,8 @@ class World:
         """One look of theirs: ReplicaSets get their pods, and these are all ready, or none is.
 
         Of too many pods the one that does not serve goes first, then the last that came. Pods
-        beyond `room` get no node. True if anything changed.
+        beyond `room` get no node, those of the ReplicaSet that is `loading` are not ready yet.
+        True if anything changed.
         """
         before = self.api.version
         names_wanted = set()
@@ -201,7 +203,8 @@ class World:
                 self.api.drop("Pod", pod["metadata"]["name"])
         pods = sorted(self.api.all("Pod"), key=lambda pod: "nodeName" not in pod["spec"])
         for number, pod in enumerate(pods):
-            self._run(pod, ready=ready, has_room=number < self.room)
+            loads = pod["metadata"]["name"].rpartition("-")[0] == self.loading
+            self._run(pod, ready=ready and not loads, has_room=number < self.room)
         return self.api.version != before
 
     def _keep_replicas(self, replica_set: Object) -> set[str]:

@@ -159,16 +159,24 @@ def _goals(scene: Scene, name: str, at: Stage | None) -> dict[str, int]:
     most = scene.replicas if scene.proven else min(1, scene.replicas)
     goal = _grown(scene, min(most, at.replicas) if at else most)
     goals = shrunk(scene, at.replicas if at else scene.replicas)
-    if at is not None and at.pausing and not scene.makes_room:
+    # Without surge a canary goes on where the others are fewer: filled up, they would undo that.
+    if _has_its_place(scene, goal) and (at is None or scene.policy.surge):
         goals = _filled_up(scene, goals, goal)
     return {**goals, name: goal}
 
 
+def _has_its_place(scene: Scene, goal: int) -> bool:
+    """Every pod that the target may have now has a node: others that come take nothing from it."""
+    target = scene.target
+    if target is None or goal > target.replicas or scene.waiting_since is not None:
+        return False
+    return all(pod.scheduled_at is not None for pod in target.alive)
+
+
 def _filled_up(scene: Scene, goals: dict[str, int], goal: int) -> dict[str, int]:
-    """What is wanted beyond the canary's share, as when the load has grown, the best of the others
-    has: it may be long until the canary goes on. (Where room is made for it, fewer are no lack.)"""
-    room = scene.room - max(goal - (scene.target.replicas if scene.target else 0), 0)
-    more = min(scene.replicas - sum(goals.values()) - goal, room)
+    """What is wanted beyond the target's `goal`, as when the load has grown, the best of the others
+    has: it may be long until the target may have more."""
+    more = min(scene.replicas - sum(goals.values()) - goal, scene.room)
     good = [r for r in scene.others if r.count and r.failure is None]
     if more <= 0 or not good:
         return goals
