@@ -25,16 +25,19 @@ PORT, UPSTREAM, ORDERS, LOG = 1, 2, 3, 4
 
 def changed(elements: list[Element], orders: dict[str, Any]) -> list[Element]:
     """The vector, with the load that is ordered and then the faults."""
-    by_owner: dict[str, dict[str, list[Element]]] = defaultdict(lambda: defaultdict(list))
+    by_owner: dict[tuple[str, str], dict[str, list[Element]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     said = []
     for one in elements:
         pod = one["metric"].get("pod", "")
         owner = pod.rsplit("-", 2)[0]
         if owner in orders["demand"]:
-            by_owner[owner][pod].append(one)
+            # Other tests' deployments may have the same names in namespaces of their own.
+            by_owner[one["metric"].get("namespace", ""), owner][pod].append(one)
         else:
             said.append(one)
-    for owner, pods in by_owner.items():
+    for (_, owner), pods in by_owner.items():
         each = orders["demand"][owner] / len(pods)
         for number, pod in enumerate(sorted(pods)):
             loaded = list(with_load(pods[pod], each))
