@@ -70,7 +70,7 @@ def with_fault(pod: list[Element], fault: str, number: int) -> list[Element]:
             one["value"] = [at, "0"]
         elif fault == "labels":
             one["metric"]["kubernetes_pod_name"] = one["metric"].pop("pod")
-    return [pod[0]] if fault == "down" else pod
+    return pod[:1] if fault == "down" else pod
 
 
 class Proxy(BaseHTTPRequestHandler):

@@ -134,7 +134,7 @@ def scene(
     options = (
         f"--prometheus-url=http://127.0.0.1:{proxy.port}",
         "--prometheus-scrape-interval-seconds=2",
-        "--prometheus-timeout-seconds=1",
+        "--prometheus-timeout-seconds=3",
         f"--scaling-interval-seconds={SECONDS}",
     )
     try:

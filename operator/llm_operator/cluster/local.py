@@ -253,7 +253,13 @@ class LocalCluster:
 
     def pause(self, component: str) -> None:
         """Stop a component's clock (SIGSTOP): its connections stay open and nothing answers."""
-        os.kill(self._pid(component), signal.SIGSTOP)
+        pid = self._pid(component)
+        os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")
+        self._until(
+            lambda: stat.read_text().rpartition(")")[2].split()[0] == "T",
+            f"{component} does not stop",
+        )
 
     def resume(self, component: str) -> None:
         """Let a paused component go on."""
